@@ -1,0 +1,75 @@
+# Every target sets up what it needs: a virtual environment in .venv from the hash-pinned lock.
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+STORE ?= sqlite:///mlflow.db
+PORT ?= 5000
+
+# The CUDA libraries (2.4 GB) only where an NVIDIA driver is.
+DRIVER := $(wildcard /proc/driver/nvidia/version) $(shell command -v nvidia-smi 2>/dev/null)
+LOCK := $(if $(strip $(DRIVER)),requirements-gpu.lock,requirements.lock)
+
+# The main job at a size for two CPU cores: ResNet-50 on the bundled digits, the fewest images that fill
+# a batch of 128 under every partitioning, two epochs, 16 pixels.
+QUICK ?= --n_runs 8 --dataset digits --model resnet50 --epochs 2 --samples 214 --image_size 16
+QUICK_ANALYSIS ?= --final_epochs 2 --final_repeats 1
+# The published settings.
+STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_TRACKING_URI ?= $(STORE)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep study status ui test lint format notebooks lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/installed ## Install everything into .venv
+
+# uv comes from the same lock, hashes checked, and installs the rest in parallel.
+$(VENV)/installed: $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: TensorFlow 2.15 and TensorFlow Addons need Python 3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@awk '/^uv==/ { p = 1 } p { print } p && !/\\$$/ { exit }' $(LOCK) > $(VENV)/uv.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r $(LOCK)
+	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+sweep: setup ## The main job, small: 8 runs and a baseline, the analysis, a registered model
+	$(PY) -m entrypoints.sweep $(QUICK)
+	$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
+
+study: setup ## The full sweep of 100 runs with the published settings (a GPU and hours), then the analysis
+	$(PY) -m entrypoints.sweep $(STUDY)
+	$(PY) -m entrypoints.analyze --final_epochs 50
+
+status: setup ## The state of the latest campaign, from the store alone
+	$(PY) -m entrypoints.status
+
+ui: setup ## MLflow's pages on the same store, at http://127.0.0.1:5000 (PORT=...)
+	$(PY) -m mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --port $(PORT)
+
+test: setup ## All tests
+	$(PY) -m pytest -n 2 --dist loadfile
+
+lint: setup ## ruff and mypy, as CI runs them
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup ## Let ruff put the code in form
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+notebooks: setup ## Execute the notebooks on the store and keep their outputs
+	$(PY) -m notebooks.execute
+
+lock: pyproject.toml ## Resolve the pins of pyproject.toml again
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev --extra ray pyproject.toml -o requirements.lock
+	$(PY) -m uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev --extra ray --extra gpu pyproject.toml -o requirements-gpu.lock -c requirements.lock
+
+clean: ## Remove the environment and caches; runs and their store stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,118 @@
+"""How long reading and analysing a large campaign takes, and how much memory.
+
+    python -m benchmarks.analysis_scale --runs 10000 --epochs 50
+
+makes a simulated campaign in a fresh SQLite store (through MLflow's client; the longest part), then
+reads and analyses it in a fresh process each, directly and through ``mlflow server``, and prints
+one line a way. ``--folder`` keeps the store, and a second call with the same folder uses it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "analysis")]
+
+
+def make_store(uri: str, runs: int, epochs: int) -> None:
+    """Write a simulated campaign of `runs` runs into the store at `uri`."""
+    from mlflow.tracking import MlflowClient
+    from simulated_campaign import SimulatedCampaign
+
+    from green_screen import names
+
+    client = MlflowClient(uri)
+    experiment_id = client.create_experiment(names.EXPERIMENT)
+    # Every tenth place is the baseline's, so that all runs together are `runs`.
+    campaign = SimulatedCampaign(
+        n_runs=round((runs - 1) / 1.1), baseline_every=10, epochs=epochs, seed=1
+    )
+    campaign.write(client, experiment_id, "scale")
+
+
+def measure(uri: str) -> None:
+    """Read and analyse the store at `uri` in this process and print what it took."""
+    from mlflow.tracking import MlflowClient
+
+    from green_screen.analysis.regression import fit_energy_model
+    from green_screen.analysis.runs import read_runs
+
+    start = time.perf_counter()
+    runs = read_runs(client=MlflowClient(uri))
+    read = time.perf_counter()
+    analysis = fit_energy_model(runs)
+    end = time.perf_counter()
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    assert analysis.model is not None
+    print(
+        f"{uri.partition(':')[0]:<8} {len(runs)} runs: read {read - start:.1f} s, "
+        f"analysed {end - read:.1f} s, together {end - start:.1f} s, peak {peak_gb:.2f} GB",
+        flush=True,
+    )
+
+
+@contextmanager
+def server(store: str) -> Iterator[str]:
+    """Run ``mlflow server`` on a free port and give its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        yield uri
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    """Make the store if it is not there and measure both ways."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--measure", help="tracking URI to measure in this process")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        store = f"sqlite:///{folder / 'mlflow.db'}"
+        if not (folder / "mlflow.db").exists():
+            start = time.perf_counter()
+            make_store(store, arguments.runs, arguments.epochs)
+            print(f"store made in {time.perf_counter() - start:.0f} s", flush=True)
+        again = [sys.executable, __file__, "--measure"]
+        subprocess.run([*again, store], check=True)
+        with server(store) as uri:
+            subprocess.run([*again, uri], check=True)
+
+
+if __name__ == "__main__":
+    main()

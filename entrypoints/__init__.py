@@ -1,0 +1,1 @@
+"""The commands of MLproject: arguments in, one call, exit code out."""

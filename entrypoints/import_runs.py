@@ -1,0 +1,34 @@
+"""Import runs made elsewhere as a campaign: ``python -m entrypoints.import_runs --folder PATH``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from green_screen.options import ImportOptions, parse_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 if at least one run was imported, 1 if none was."""
+    options, _ = parse_options(ImportOptions, argv, __doc__ or "")
+
+    from green_screen.analysis.importing import import_runs
+    from green_screen.analysis.legacy import LegacyError
+
+    try:
+        imported = import_runs(options)
+    except LegacyError as error:
+        print(f"import_runs: {error}", file=sys.stderr)
+        return 1
+    for folder, reason in imported.skipped.items():
+        print(f"skipped {folder}: {reason}", file=sys.stderr)
+    print(f"{imported.n_runs} runs imported, {len(imported.skipped)} skipped")
+    print(
+        f"campaign {imported.run_id}; analyse it with: python -m entrypoints.analyze "
+        f"--sweep {imported.run_id} --final_repeats 0"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Promote a registered model to champion, if it is not worse: ``python -m entrypoints.promote``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from green_screen.options import PromoteOptions, parse_options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 if the version is the champion afterwards, 1 if the gate refused it."""
+    options, _ = parse_options(PromoteOptions, argv, __doc__ or "")
+
+    from green_screen.analysis.promotion import promote
+    from green_screen.analysis.registry import RegistryError
+
+    try:
+        decision = promote(options)
+    except RegistryError as error:
+        print(f"promote: {error}", file=sys.stderr)
+        return 1
+    verdict = "champion" if decision.accepted else "refused"
+    print(f"{options.name} version {decision.version}: {verdict}: {decision.reason}")
+    if not decision.accepted and decision.champion is not None:
+        print(f"the champion is still version {decision.champion}")
+    return 0 if decision.accepted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

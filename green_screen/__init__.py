@@ -1,0 +1,28 @@
+"""Green Screen: what training a neural network costs in energy, measured.
+
+The public names are imported on first use, so that a parent of many runs, which must hold no GPU
+memory, never loads TensorFlow by importing this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from green_screen.power.meter import EnergyMeter, EnergyReading
+    from green_screen.training.callback import SMICallback
+
+__all__ = ["EnergyMeter", "EnergyReading", "SMICallback"]
+
+_HOMES = {
+    "EnergyMeter": "green_screen.power.meter",
+    "EnergyReading": "green_screen.power.meter",
+    "SMICallback": "green_screen.training.callback",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

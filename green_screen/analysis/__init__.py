@@ -1,0 +1,1 @@
+"""What the runs say: queries, regression, selection, reports, registry."""

@@ -1,0 +1,216 @@
+"""Is the model fit to be believed: residuals, replicates, drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.diagnostic import het_breuschpagan
+from statsmodels.stats.stattools import durbin_watson
+
+from green_screen import names
+from green_screen.analysis.coding import Matrix
+from green_screen.analysis.runs import configurations
+
+# scipy's Shapiro-Wilk p-value is not accurate above this many values.
+_SHAPIRO_MAX = 5000
+
+RESIDUAL_COLUMNS = (
+    "run_id",
+    "run_name",
+    "position",
+    "fitted",
+    "observed",
+    "residual",
+    "studentized",
+    "leverage",
+    "cooks_distance",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """How well the model fits the runs it was fitted to. Figures that do not exist are NaN.
+
+    Attributes:
+        n_runs: Runs of the fit.
+        n_parameters: Rank of the model matrix.
+        residual_df: Residual degrees of freedom.
+        r2: In sample.
+        r2_adjusted: In sample, for the number of parameters.
+        residual_sd_percent: Residual standard deviation of the log response, as percent of energy.
+        condition_number: Of the model matrix with columns of unit length (Belsley, Kuh and Welsch,
+            Regression Diagnostics, 1980); above 30 it says that terms are hard to tell apart.
+        shapiro_p: Shapiro-Wilk: small if residuals are not normal. NaN above 5,000 runs.
+        skewness: Of the residuals, 0 if normal.
+        excess_kurtosis: Of the residuals, 0 if normal.
+        breusch_pagan_p: Small if the spread of residuals changes with the levels.
+        durbin_watson: In run order: about 2 if neighbours are unrelated, below 2 if alike.
+        max_cooks_distance: The strongest influence of one run on the coefficients.
+        lack_of_fit_p: Small if configurations differ by more than replicates do, so that the
+            model lacks terms. NaN without replicates.
+    """
+
+    n_runs: int
+    n_parameters: int
+    residual_df: int
+    r2: float
+    r2_adjusted: float
+    residual_sd_percent: float
+    condition_number: float
+    shapiro_p: float
+    skewness: float
+    excess_kurtosis: float
+    breusch_pagan_p: float
+    durbin_watson: float
+    max_cooks_distance: float
+    lack_of_fit_p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineNoise:
+    """What the replicated baseline says about noise and drift. Ratios are multiplicative.
+
+    Attributes:
+        n_replicates: Usable baseline runs.
+        noise_percent: Standard deviation of their log response around the drift, as percent.
+        noise_low_percent: Lower end of its interval (chi squared).
+        noise_high_percent: Upper end.
+        drift_ratio: Response at the last position over that at the first; NaN if not estimable.
+        drift_low: Lower end of its interval.
+        drift_high: Upper end.
+        drift_p: Small if there is drift.
+        runs: Columns ``run_id, position, start_time, value``, for a figure.
+    """
+
+    n_replicates: int
+    noise_percent: float
+    noise_low_percent: float
+    noise_high_percent: float
+    drift_ratio: float
+    drift_low: float
+    drift_high: float
+    drift_p: float
+    runs: pd.DataFrame
+
+
+def diagnose(fitted: Any, matrix: Matrix, runs: pd.DataFrame) -> tuple[Diagnostics, pd.DataFrame]:
+    """Return the diagnostics and one row a run.
+
+    Returns:
+        The second has :data:`RESIDUAL_COLUMNS`: ``fitted`` and ``observed`` in the response's unit,
+        ``residual`` of its log; ``studentized`` and ``cooks_distance`` are NaN for a run that alone
+        decides a parameter.
+    """
+    residual = np.asarray(fitted.resid)
+    influence = fitted.get_influence()
+    leverage = np.asarray(influence.hat_matrix_diag)
+    alone = leverage > 1 - 1e-8
+    with np.errstate(divide="ignore", invalid="ignore"):
+        studentized = np.where(alone, np.nan, influence.resid_studentized_internal)
+        cooks = np.where(alone, np.nan, influence.cooks_distance[0])
+    observed = np.asarray(fitted.model.endog)
+    table = runs[["run_id", "run_name", "position"]].assign(
+        fitted=np.exp(np.asarray(fitted.fittedvalues)),
+        observed=np.exp(observed),
+        residual=residual,
+        studentized=studentized,
+        leverage=leverage,
+        cooks_distance=cooks,
+    )
+    n, rank = matrix.shape[0], round(fitted.df_model + 1)
+    order = np.argsort(runs["position"].to_numpy(dtype=np.float64), kind="stable")
+    summary = Diagnostics(
+        n_runs=n,
+        n_parameters=rank,
+        residual_df=n - rank,
+        r2=float(fitted.rsquared),
+        r2_adjusted=float(fitted.rsquared_adj),
+        residual_sd_percent=percent(float(np.sqrt(fitted.scale))),
+        condition_number=condition_number(matrix),
+        shapiro_p=float(stats.shapiro(residual).pvalue) if n <= _SHAPIRO_MAX else np.nan,
+        skewness=float(stats.skew(residual)),
+        excess_kurtosis=float(stats.kurtosis(residual)),
+        breusch_pagan_p=float(het_breuschpagan(residual, matrix)[1]),
+        durbin_watson=float(durbin_watson(residual[order])),
+        max_cooks_distance=float(np.nanmax(cooks)),
+        lack_of_fit_p=lack_of_fit_p(observed, residual, configurations(runs), n - rank),
+    )
+    return summary, table
+
+
+def condition_number(matrix: Matrix) -> float:
+    """Return the largest over the smallest singular value that is not zero, columns scaled to 1."""
+    singular = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=0), compute_uv=False)
+    return float(singular[0] / singular[singular > 1e-6 * singular[0]][-1])
+
+
+def lack_of_fit_p(
+    observed: Matrix, residual: Matrix, configuration: pd.Series[str], residual_df: int
+) -> float:
+    """Return the p-value of the lack-of-fit test against the pure error of replicates.
+
+    Draper and Smith, Applied Regression Analysis, section 2.1. NaN without replicates.
+    """
+    groups = pd.Series(observed).groupby(configuration.to_numpy())
+    pure = float(((observed - groups.transform("mean")) ** 2).sum())
+    pure_df = len(observed) - groups.ngroups
+    lack_df = residual_df - pure_df
+    if pure_df < 1 or lack_df < 1 or pure <= 0:
+        return float("nan")
+    lack = max(float(residual @ residual) - pure, 0.0)
+    return float(stats.f.sf((lack / lack_df) / (pure / pure_df), lack_df, pure_df))
+
+
+def baseline_noise(runs: pd.DataFrame, metric: str, alpha: float) -> BaselineNoise | None:
+    """Estimate noise and drift from the baseline's replicates; ``None`` with fewer than three.
+
+    The log response is regressed on the position in the campaign if it varies (and on the machine
+    if there are several), so that drift does not count as noise.
+    """
+    baseline = runs[runs["kind"] == names.KIND_BASELINE]
+    if len(baseline) < 3:
+        return None
+    y = np.log(baseline[metric].to_numpy(dtype=np.float64))
+    machines = pd.get_dummies(baseline["machine"], dtype="float64").to_numpy()
+    position = baseline["position"].to_numpy(dtype=np.float64)
+    last, first = runs["position"].max(), runs["position"].min()
+    matrix = machines
+    drifts = False
+    if np.isfinite(position).all() and np.ptp(position) > 0:
+        with_order = np.hstack([machines, ((position - first) / (last - first))[:, None]])
+        drifts = np.linalg.matrix_rank(with_order) == with_order.shape[1]
+        matrix = with_order if drifts else machines
+    inverse = np.linalg.pinv(matrix.T @ matrix)
+    coefficients = inverse @ matrix.T @ y
+    df = len(y) - int(np.linalg.matrix_rank(matrix))
+    if df < 1:
+        return None
+    residual = y - matrix @ coefficients
+    variance = float(residual @ residual) / df
+    low, high = df * variance / stats.chi2.ppf([1 - alpha / 2, alpha / 2], df)
+    slope = float(coefficients[-1]) if drifts else np.nan
+    error = float(np.sqrt(variance * inverse[-1, -1])) if drifts else np.nan
+    half = stats.t.ppf(1 - alpha / 2, df) * error
+    return BaselineNoise(
+        n_replicates=len(y),
+        noise_percent=percent(np.sqrt(variance)),
+        noise_low_percent=percent(np.sqrt(low)),
+        noise_high_percent=percent(np.sqrt(high)),
+        drift_ratio=float(np.exp(slope)),
+        drift_low=float(np.exp(slope - half)),
+        drift_high=float(np.exp(slope + half)),
+        drift_p=float(2 * stats.t.sf(abs(slope) / error, df)) if drifts and error > 0 else np.nan,
+        runs=baseline[["run_id", "position", "start_time"]].assign(value=baseline[metric]),
+    )
+
+
+def percent(sd_log: float) -> float:
+    """Return the coefficient of variation, in percent, of a log-normal quantity.
+
+    sqrt(exp(s^2) - 1); Limpert, Stahel and Abbt, BioScience 51 (2001) 341-352.
+    """
+    return float(100.0 * np.sqrt(np.expm1(sd_log**2)))

@@ -1,0 +1,130 @@
+"""The registered energy model: its tables in and out, and how it is logged and registered."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+import green_screen
+from green_screen import names
+from green_screen.analysis.prediction import EnergyModel, forecast
+from green_screen.analysis.regression import EnergyAnalysis
+from green_screen.analysis.runs import config_of
+from green_screen.analysis.tradeoff import J_PER_KWH
+from green_screen.space import FACTOR_NAMES, Space
+
+MODELS_KEY = "models"
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "pyyaml")
+
+OUTPUT_COLUMNS = (
+    "energy_j",
+    "energy_low_j",
+    "energy_high_j",
+    "energy_kwh",
+    "energy_low_kwh",
+    "energy_high_kwh",
+)
+
+
+def predict_table(
+    models: Mapping[str, EnergyModel], table: pd.DataFrame, *, epochs: int, images: int | None
+) -> pd.DataFrame:
+    """Predict a table of configurations.
+
+    Args:
+        models: Response -> model.
+        table: One column a factor, levels as text; others are ignored.
+        epochs: Epochs to predict for.
+        images: Images to train on instead.
+
+    Returns:
+        :data:`OUTPUT_COLUMNS` with the 95 % prediction interval of one new run, ``in_range``
+        (bool) and ``outside``: why not, if it is not. Energies are NaN where the configuration's
+        effects were never observed.
+
+    Raises:
+        ValueError: A number among the levels is not one.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in table[list(FACTOR_NAMES)].astype(str).to_dict("records"):
+        config = config_of({str(key): str(level) for key, level in record.items()})
+        found = forecast(models, config, epochs=epochs, images=images)
+        joules = np.array([found.energy_j, found.low_j, found.high_j])
+        numbers = [*joules.tolist(), *(joules / J_PER_KWH).tolist()]
+        rows.append(
+            dict(zip(OUTPUT_COLUMNS, numbers, strict=True))
+            | {"in_range": not found.outside, "outside": "; ".join(found.outside)}
+        )
+    return pd.DataFrame(rows, columns=[*OUTPUT_COLUMNS, "in_range", "outside"])
+
+
+def write_models(analyses: Sequence[EnergyAnalysis]) -> str:
+    """Return the models of several analyses as one JSON text.
+
+    Raises:
+        ValueError: None of the analyses could estimate a model.
+    """
+    models = {a.response.name: a.model.to_json() for a in analyses if a.model is not None}
+    if not models:
+        raise ValueError("no energy model can be logged: none of the analyses estimated one")
+    return json.dumps({name: json.loads(text) for name, text in models.items()}, indent=1)
+
+
+def read_models(text: str) -> dict[str, EnergyModel]:
+    """Read what :func:`write_models` wrote."""
+    return {name: EnergyModel.from_json(json.dumps(v)) for name, v in json.loads(text).items()}
+
+
+def log_energy_model(
+    analyses: Sequence[EnergyAnalysis], *, registered_name: str | None = names.ENERGY_MODEL_NAME
+) -> str:
+    """Log the fitted models to the active run as a pyfunc model, and register it.
+
+    Args:
+        analyses: Of the responses ``epoch`` and ``per_1k_images``.
+        registered_name: Name in the registry; ``None`` does not register.
+
+    Returns:
+        The model's URI.
+
+    Raises:
+        ValueError: None of the analyses could estimate a model.
+    """
+    text = write_models(analyses)
+    example = pd.DataFrame([Space.load().baseline.as_params()])
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", factor) for factor in FACTOR_NAMES]),
+        outputs=Schema(
+            [
+                *(ColSpec("double", column) for column in OUTPUT_COLUMNS),
+                ColSpec("boolean", "in_range"),
+                ColSpec("string", "outside"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("epochs", "long", 1), ParamSpec("images", "long", 0)]),
+    )
+    package = Path(green_screen.__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "energy_models.json"
+        path.write_text(text, encoding="utf-8")
+        info = mlflow.pyfunc.log_model(
+            name="energy_model",
+            python_model=str(package / "analysis" / "energy_pyfunc.py"),
+            artifacts={MODELS_KEY: str(path)},
+            code_paths=[str(package)],
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            registered_model_name=registered_name,
+        )
+    return str(info.model_uri)

@@ -1,0 +1,86 @@
+"""The scikit-learn pipeline from runs to the log response."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from green_screen.analysis.coding import Matrix
+from green_screen.analysis.model_matrix import Design
+
+
+class ModelMatrix(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turns runs into rows of a design's matrix; a level that the design lacks counts as average.
+
+    The design is fixed before the fit, so nothing is learnt from the runs.
+    """
+
+    def __init__(self, design: Design) -> None:
+        """Encode with `design`."""
+        self.design = design
+
+    def fit(self, runs: pd.DataFrame, y: Any = None) -> Self:
+        """Do nothing: the design is fixed."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Say that no fit is needed."""
+        return True
+
+    def transform(self, runs: pd.DataFrame) -> Matrix:
+        """Return the model matrix, runs x columns."""
+        return np.nan_to_num(self.design.matrix(runs), nan=0.0)
+
+
+class LeastSquares(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Least squares by the normal equations, with prediction intervals.
+
+    The columns are few and well scaled, so a fit costs one small Gram matrix; where the matrix
+    lacks rank, the solution of least norm is taken.
+
+    Attributes:
+        coef_: Coefficients, one a column.
+        gram_inverse_: Pseudo-inverse of the Gram matrix.
+        row_space_: Projector onto the row space of the matrix.
+        residual_variance_: Residual sum of squares over the residual degrees of freedom.
+        residual_df_: Those degrees of freedom.
+    """
+
+    def fit(self, matrix: Matrix, y: Matrix) -> Self:
+        """Fit the coefficients."""
+        gram = matrix.T @ matrix
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > 1e-9 * values[-1]
+        basis = vectors[:, kept]
+        self.gram_inverse_ = (basis / values[kept]) @ basis.T
+        self.row_space_ = basis @ basis.T
+        self.coef_ = self.gram_inverse_ @ (matrix.T @ y)
+        self.residual_df_ = len(y) - int(kept.sum())
+        residual = np.asarray(y) - matrix @ self.coef_
+        self.residual_variance_ = (
+            float(residual @ residual) / self.residual_df_ if self.residual_df_ > 0 else np.nan
+        )
+        return self
+
+    def predict(self, matrix: Matrix) -> Matrix:
+        """Return the fitted mean of each row."""
+        return np.asarray(matrix @ self.coef_)
+
+    def half_width(self, matrix: Matrix, alpha: float) -> Matrix:
+        """Return half the width of the 1 - alpha prediction interval of a new run of each row.
+
+        t * s * sqrt(1 + x' (X'X)^-1 x); Draper and Smith, Applied Regression Analysis, section 3.
+        """
+        leverage = np.einsum("ij,jk,ik->i", matrix, self.gram_inverse_, matrix)
+        t = stats.t.ppf(1 - alpha / 2, max(self.residual_df_, 1))
+        return np.asarray(t * np.sqrt(self.residual_variance_ * (1.0 + leverage)))
+
+
+def energy_pipeline(design: Design) -> Pipeline:
+    """Return the scikit-learn pipeline from runs to the log response."""
+    return make_pipeline(ModelMatrix(design), LeastSquares())

@@ -1,0 +1,354 @@
+"""Figures of a whole campaign: levels, effects, trade-off and configurations.
+
+Each function returns a drawing, made from a table of :mod:`green_screen.analysis.runs`, which
+raises :class:`~green_screen.analysis.style.NothingToShowError` where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from green_screen import names
+from green_screen.analysis import style
+from green_screen.analysis.coding import NO_MOMENTUM, sort_levels
+from green_screen.analysis.document import number
+from green_screen.analysis.runs import EFFECTIVE
+from green_screen.space import FACTOR_NAMES, IMPLEMENTED
+
+# How an energy's source is called, wherever energies are shown.
+SOURCE_TEXT = {
+    names.SOURCE_COUNTER: "measured, NVML energy counter",
+    names.SOURCE_POWER: "measured, integral of NVML power",
+    names.SOURCE_ESTIMATE: "estimate by CodeCarbon",
+    names.SOURCE_SAMPLED: "sampled, one power reading an epoch",
+}
+
+
+def axis_label(label: str, unit: str, source: str) -> str:
+    """Return an axis label with unit, and for an energy with how it was obtained."""
+    known = SOURCE_TEXT.get(source, "source unknown")
+    return f"{label} ({unit})" + (f", {known}" if unit == "J" else "")
+
+
+def energy_unit(unit: str, source: str) -> str:
+    """Return a unit for a table's head; that of an energy that is an estimate says so."""
+    is_energy = unit in ("J", "kJ", "kWh")
+    return f"{unit}, estimate" if is_energy and source == names.SOURCE_ESTIMATE else unit
+
+
+def amount(value: float, unit: str, source: str) -> str:
+    """Return an energy with its unit, for a text."""
+    return f"{number(value)} {unit}" + (" (estimate)" if source == names.SOURCE_ESTIMATE else "")
+
+
+def energy_by_level(runs: pd.DataFrame, column: str, label: str) -> style.Drawing:
+    """Return the drawing of every run's value by the level of each factor, with the medians."""
+
+    def draw(width_in: float) -> Figure:
+        # The repeated baseline would pull its own levels towards one configuration.
+        used = _positive(runs[runs["kind"] != names.KIND_BASELINE], column)
+        columns = 1 if style.is_narrow(width_in) else 2
+        rows = math.ceil(len(FACTOR_NAMES) / columns)
+        figure = style.new_figure(width_in, 1.18 * rows + 0.5)
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        rng = np.random.default_rng(0)  # of the jitter alone
+        for factor, axes in zip(FACTOR_NAMES, grid.flat, strict=True):
+            _strip(axes, used, factor, column, rng)
+        for axes in grid[-1]:
+            style.log_axis(axes, "x", used[column])
+        figure.supxlabel(_wrap(label, width_in), fontsize=8.5)
+        return figure
+
+    return draw
+
+
+def forest(effects: pd.DataFrame, label: str) -> style.Drawing:
+    """Return the drawing of each level's effect as a ratio with its 95 % interval.
+
+    Args:
+        effects: Columns of :data:`green_screen.analysis.effects.EFFECT_COLUMNS`; ratios without an
+            interval could not be estimated and are left out.
+        label: What the ratio is of.
+    """
+
+    def draw(width_in: float) -> Figure:
+        table = effects.dropna(subset=["ratio", "ci_low", "ci_high"])
+        if table.empty:
+            raise style.NothingToShowError("no effect could be estimated from these runs")
+        figure = style.new_figure(width_in, 0.175 * (len(table) + table["factor"].nunique()) + 1.2)
+        axes = figure.subplots()
+        axes.axvline(1.0, color=style.INK, linewidth=1)
+        lines: list[str] = []
+        for (factor, within), part in table.groupby(["factor", "within"], sort=False):
+            place = f" in {str(within).removeprefix('optimizer=')}" if within else ""
+            heading = f"{factor}{place}, against {_short(part['reference'].iloc[0])}"
+            _heading(axes, len(lines), heading)
+            lines.append("")
+            for level, ratio, low, high in zip(
+                part["level"], part["ratio"], part["ci_low"], part["ci_high"], strict=True
+            ):
+                _interval(axes, len(lines), ratio, low, high)
+                lines.append(_short(level))
+        axes.set_ylim(len(lines) - 0.3, -0.8)
+        axes.set_yticks(range(len(lines)), lines, fontsize=7.5)
+        axes.tick_params(axis="y", length=0)
+        style.log_axis(axes, "x", pd.concat([table["ci_low"], table["ci_high"]]))
+        axes.set_xlabel(f"{label},\nratio to the reference level, 95 % interval")
+        style.only_grid(axes, "x")
+        _legend_below(
+            figure,
+            [
+                _marker("s", style.SELECTED, style.SELECTED, "interval without 1"),
+                _marker("s", style.MUTED, "white", "interval with 1"),
+            ],
+            width_in,
+        )
+        return figure
+
+    return draw
+
+
+def pareto(
+    runs: pd.DataFrame,
+    front: Sequence[str],
+    selected: str | None,
+    column: str,
+    label: str,
+    accuracy: str = names.TEST_ACCURACY,
+) -> style.Drawing:
+    """Return the drawing of accuracy against energy with the Pareto front.
+
+    Args:
+        runs: One row a run.
+        front: Run ids on the front.
+        selected: Run id of the selected configuration; ``None`` if none was selected.
+        column: Of the energy.
+        label: Of the energy's axis.
+        accuracy: Column of the accuracy, as a fraction.
+    """
+
+    def draw(width_in: float) -> Figure:
+        used = _positive(runs, column).dropna(subset=[accuracy])
+        if used.empty:
+            raise style.NothingToShowError(f"no run has both {column} and {accuracy}")
+        figure = style.new_figure(width_in, 3.9)
+        axes = figure.subplots()
+        percent = 100 * used[accuracy]
+        axes.plot(
+            used[column],
+            percent,
+            "o",
+            color="#8b9690",
+            markerfacecolor="none",
+            rasterized=len(used) > style.MAX_VECTOR_POINTS,
+        )
+        on_front = used[used["run_id"].isin(front)].sort_values(column)
+        axes.plot(
+            on_front[column],
+            100 * on_front[accuracy],
+            "s-",
+            color=style.INK,
+            drawstyle="steps-post",
+        )
+        baseline = used["kind"] == names.KIND_BASELINE
+        axes.plot(
+            used.loc[baseline, column],
+            percent[baseline],
+            "D",
+            color=style.BASELINE,
+            markeredgecolor="white",
+            markersize=7,
+        )
+        chosen = used["run_id"] == selected
+        axes.plot(
+            used.loc[chosen, column],
+            percent[chosen],
+            "*",
+            color=style.SELECTED,
+            markeredgecolor="white",
+            markersize=15,
+        )
+        style.log_axis(axes, "x", used[column])
+        axes.set_xlabel(_wrap(label, width_in))
+        axes.set_ylabel(f"{accuracy.replace('_', ' ')} (%)")
+        _legend_below(
+            figure,
+            [
+                _marker("o", "#8b9690", "none", "run"),
+                Line2D([], [], color=style.INK, marker="s", label="Pareto front"),
+                _marker("D", style.BASELINE, style.BASELINE, "baseline"),
+                _marker("*", style.SELECTED, style.SELECTED, "selected", 10),
+            ],
+            width_in,
+        )
+        return figure
+
+    return draw
+
+
+def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing:
+    """Return the heat map of every run's effective levels, runs sorted by energy."""
+
+    def draw(width_in: float) -> Figure:
+        used = _positive(runs, column).sort_values(column)
+        narrow = style.is_narrow(width_in)
+        figure = style.new_figure(width_in, 8.2 if narrow else 6.2)
+        heights = [2.4] + [1.0] * len(FACTOR_NAMES)
+        axes_list = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        count = len(used)
+        bars = axes_list[0]
+        edges = np.arange(count + 1) - 0.5
+        floor = used[column].iloc[0] / 1.5
+        bars.stairs(used[column], edges, baseline=floor, fill=True, color=style.MUTED)
+        style.log_axis(bars, "y", used[column])
+        bars.set_title(_wrap(label, width_in), fontsize=8)
+        style.only_grid(bars, "y")
+        for factor, axes in zip(FACTOR_NAMES, axes_list[1:], strict=True):
+            _level_strip(axes, used[EFFECTIVE + factor], factor, narrow)
+        axes_list[-1].set_xlabel(f"{count} runs, from the least energy to the most")
+        axes_list[-1].set_xlim(-0.5, count - 0.5)
+        return figure
+
+    return draw
+
+
+def _strip(
+    axes: Axes, runs: pd.DataFrame, factor: str, column: str, rng: np.random.Generator
+) -> None:
+    levels = _levels(factor, runs[EFFECTIVE + factor])
+    many = len(runs) > style.MAX_VECTOR_POINTS
+    for place, level in enumerate(levels):
+        values = runs.loc[runs[EFFECTIVE + factor] == level, column]
+        axes.plot(
+            values,
+            place + rng.uniform(-0.22, 0.22, len(values)),
+            "o",
+            color="#6f857b",
+            markersize=3,
+            markerfacecolor="none",
+            markeredgewidth=0.7,
+            alpha=0.15 if many else 1.0,
+            rasterized=many,
+        )
+        axes.plot(values.median(), place, "|", color=style.INK, markersize=12, markeredgewidth=2.2)
+    axes.set_yticks(range(len(levels)), [_short(level) for level in levels], fontsize=7.5)
+    axes.set_ylim(len(levels) - 0.4, -0.6)
+    axes.set_title(factor)
+    axes.set_xscale("log")
+    style.only_grid(axes, "x")
+
+
+def _level_strip(axes: Axes, levels: pd.Series[str], factor: str, narrow: bool) -> None:
+    order = _levels(factor, levels)
+    shades = [style.LEVEL_SHADES[min(i, len(style.LEVEL_SHADES) - 1)] for i in range(len(order))]
+    colours = np.array([_rgb(shades[order.index(level)]) for level in levels])
+    axes.imshow(
+        colours[np.newaxis, :, :],
+        aspect="auto",
+        extent=(-0.5, len(levels) - 0.5, 0, 1),
+        interpolation="nearest",
+    )
+    axes.set_yticks([])
+    axes.grid(False)
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    # On a narrow figure the legend has a line of its own, under the factor's name.
+    axes.set_title(factor, fontsize=8, pad=11 if narrow else 3)
+    axes.legend(
+        handles=[
+            Patch(facecolor=shade, edgecolor=style.MUTED, linewidth=0.5, label=_short(level))
+            for shade, level in zip(shades, order, strict=True)
+        ],
+        loc="lower left" if narrow else "lower right",
+        bbox_to_anchor=(0.0 if narrow else 1.0, 1.0),
+        borderpad=0,
+        borderaxespad=0.1,
+        ncols=len(order),
+        fontsize=6 if narrow else 7.5,
+        handlelength=0.9,
+        handleheight=0.9,
+        handletextpad=0.3,
+        columnspacing=0.6 if narrow else 1.0,
+    )
+
+
+def _levels(factor: str, values: pd.Series[str]) -> tuple[str, ...]:
+    """Return the levels that occur, in their natural order."""
+    if factor in IMPLEMENTED:
+        return sort_levels(factor, set(values))
+    apart = set(values) & {NO_MOMENTUM, ""}
+    return (*sort_levels(factor, set(values) - apart), *sorted(apart))
+
+
+def _heading(axes: Axes, y: float, text: str) -> None:
+    """Write the name of a group over the left edge of its rows."""
+    axes.text(
+        0.0,
+        y,
+        text,
+        transform=axes.get_yaxis_transform(),
+        fontsize=7.5,
+        fontweight="bold",
+        va="center",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+    )
+
+
+def _interval(axes: Axes, y: float, ratio: float, low: float, high: float) -> None:
+    clear = low > 1 or high < 1
+    colour = style.SELECTED if clear else style.MUTED
+    axes.plot([low, high], [y, y], "-", color=colour, linewidth=1.6)
+    axes.plot(ratio, y, "s", color=colour, markerfacecolor=colour if clear else "white")
+
+
+def _positive(runs: pd.DataFrame, column: str) -> pd.DataFrame:
+    used: pd.DataFrame = runs[np.isfinite(runs[column]) & (runs[column] > 0)]
+    if used.empty:
+        raise style.NothingToShowError(f"no run has a value of {column}")
+    return used
+
+
+def _legend_below(figure: Figure, handles: list[Line2D], width_in: float) -> None:
+    columns = 2 if style.is_narrow(width_in) else len(handles)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _marker(marker: str, edge: str, face: str, label: str, size: float = 6) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        color=edge,
+        markerfacecolor=face,
+        markersize=size,
+        label=label,
+    )
+
+
+def _wrap(text: str, width_in: float) -> str:
+    """Break a label after its first clause where the figure is narrow."""
+    return text.replace(", ", ",\n", 1) if style.is_narrow(width_in) else text
+
+
+def _short(level: str) -> str:
+    return {
+        "global_policy_float16": "mixed_float16",
+        "pre_quantization": "pre_quant.",
+        "post_quantization": "post_quant.",
+        "jit_compilation": "jit",
+        "None": "none",
+        "": "n/a",
+    }.get(level, level)
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue

@@ -1,0 +1,142 @@
+"""The model registry: what a version says of itself, and how a trained model becomes one.
+
+Two aliases tell what a version is for: ``challenger`` is the latest one registered, ``champion``
+the one in use (:mod:`green_screen.analysis.promotion`). Versions carry their figures as tags, so a
+decision can be checked later from the registry alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from green_screen import names
+
+
+class RegistryError(RuntimeError):
+    """The registry lacks what was asked of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The figures that a registered version carries, as tags.
+
+    Attributes:
+        test_accuracy: Mean over the final runs, as a fraction.
+        energy_per_epoch_j: Mean over the final runs, in joules.
+        emissions_kg_co2eq: Mean of a whole training, in kg CO2-equivalent; an estimate.
+        energy_source: How the energy was obtained (``names.TAG_ENERGY_SOURCE``).
+        measurement_valid: Whether every final run's measurement was valid.
+        invalid_reason: Why not; empty if it was.
+        campaign: Name of the campaign that the configuration was selected from.
+        campaign_run_id: Parent run of that campaign.
+        source_run_id: The run that trained the model.
+        dataset: Name of the data set and its digest: accuracies compare on the same data alone.
+        hardware: What it was measured on: energies compare on the same hardware alone.
+        final_runs: How many runs the means are over.
+    """
+
+    test_accuracy: float
+    energy_per_epoch_j: float
+    emissions_kg_co2eq: float
+    energy_source: str
+    measurement_valid: bool
+    invalid_reason: str
+    campaign: str
+    campaign_run_id: str
+    source_run_id: str
+    dataset: str
+    hardware: str
+    final_runs: int
+
+    def as_tags(self) -> dict[str, str]:
+        """Return the tags of a model version; :meth:`from_tags` reads them back."""
+        return {
+            names.TEST_ACCURACY: repr(self.test_accuracy),
+            names.ENERGY_PER_EPOCH_J: repr(self.energy_per_epoch_j),
+            names.EMISSIONS_TOTAL_KG_CO2EQ: repr(self.emissions_kg_co2eq),
+            names.TAG_ENERGY_SOURCE: self.energy_source,
+            names.TAG_MEASUREMENT_VALID: str(self.measurement_valid).lower(),
+            names.TAG_INVALID_REASON: self.invalid_reason,
+            names.VERSION_CAMPAIGN: self.campaign,
+            names.VERSION_CAMPAIGN_RUN: self.campaign_run_id,
+            names.VERSION_SOURCE_RUN: self.source_run_id,
+            names.VERSION_DATASET: self.dataset,
+            names.VERSION_HARDWARE: self.hardware,
+            names.VERSION_FINAL_RUNS: str(self.final_runs),
+        }
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> ModelCard:
+        """Read a version's tags; a figure that is not there is NaN, a text empty."""
+        return cls(
+            test_accuracy=float(tags.get(names.TEST_ACCURACY, "nan")),
+            energy_per_epoch_j=float(tags.get(names.ENERGY_PER_EPOCH_J, "nan")),
+            emissions_kg_co2eq=float(tags.get(names.EMISSIONS_TOTAL_KG_CO2EQ, "nan")),
+            energy_source=tags.get(names.TAG_ENERGY_SOURCE, ""),
+            measurement_valid=tags.get(names.TAG_MEASUREMENT_VALID) == "true",
+            invalid_reason=tags.get(names.TAG_INVALID_REASON, ""),
+            campaign=tags.get(names.VERSION_CAMPAIGN, ""),
+            campaign_run_id=tags.get(names.VERSION_CAMPAIGN_RUN, ""),
+            source_run_id=tags.get(names.VERSION_SOURCE_RUN, ""),
+            dataset=tags.get(names.VERSION_DATASET, ""),
+            hardware=tags.get(names.VERSION_HARDWARE, ""),
+            final_runs=int(tags.get(names.VERSION_FINAL_RUNS, "0")),
+        )
+
+
+def logged_model_id(run_id: str, client: MlflowClient | None = None) -> str:
+    """Return the id of the model that the run `run_id` logged, its latest if there are several.
+
+    Raises:
+        RegistryError: The run logged no model.
+    """
+    outputs = (client or MlflowClient()).get_run(run_id).outputs
+    models = outputs.model_outputs if outputs else []
+    if not models:
+        raise RegistryError(f"run {run_id} has no logged model: train it with log_model=true")
+    return str(models[-1].model_id)
+
+
+def register(
+    run_id: str,
+    *,
+    description: str,
+    tags: Mapping[str, str],
+    name: str = names.MODEL_NAME,
+) -> ModelVersion:
+    """Register the model that a run logged and make it the challenger.
+
+    A run is registered once: a second call returns the version that is there, with the new
+    description and tags.
+
+    Raises:
+        RegistryError: The run logged no model.
+    """
+    client = MlflowClient()
+    model_id = logged_model_id(run_id, client)
+    _ensure_registered_model(client, name)
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if known:
+        version = known[0]
+    else:
+        version = client.create_model_version(
+            name, f"models:/{model_id}", run_id=run_id, model_id=model_id
+        )
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    client.update_model_version(name, version.version, description)
+    client.set_registered_model_alias(name, names.CHALLENGER, version.version)
+    return client.get_model_version(name, version.version)
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

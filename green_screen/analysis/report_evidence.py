@@ -1,0 +1,205 @@
+"""The parts of a report that an expert doubts first: effects, fit, measurement and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from green_screen import names
+from green_screen.analysis import report_tables as tables
+from green_screen.analysis.document import Block, Column, Section, Table, Text, count, number
+from green_screen.analysis.findings import Findings
+
+HOW_MEASURED = {
+    names.SOURCE_COUNTER: (
+        "Energy is that of the GPU board, read from NVML's energy counter "
+        "(nvmlDeviceGetTotalEnergyConsumption) at both ends of each window after the device had "
+        "finished its work, and checked against the integral of sampled power. The processor and "
+        "the memory are not in it."
+    ),
+    names.SOURCE_POWER: (
+        "Energy is that of the GPU board, the integral of sampled NVML power by the trapezoid "
+        "rule, because this board has no energy counter. The processor and the memory are not in "
+        "it."
+    ),
+    names.SOURCE_ESTIMATE: (
+        "There was no GPU to measure. Energy is CodeCarbon's estimate for the processor (its "
+        "rated power and load, or RAPL where it may be read) and the memory (a constant power per "
+        "module)."
+    ),
+    names.SOURCE_SAMPLED: (
+        "Energy is the integral, by the trapezoid rule, of one power reading an epoch. The runs "
+        "were made elsewhere and imported."
+    ),
+}
+
+
+def machine(hardware: Mapping[str, str]) -> str:
+    """Return what the runs ran on, from the tags of a run."""
+    gpu = hardware.get("gpu_name", "")
+    if gpu and gpu != "none":
+        return gpu
+    return hardware.get("cpu_name") or "unknown hardware"
+
+
+def effects(findings: Findings) -> Section:
+    """Return the section on what moves the energy."""
+    analysis, figures = findings.analysis, findings.figures
+    label = analysis.response.label
+    blocks: list[Block] = []
+    if analysis.findings:
+        blocks.append(
+            Text(
+                f"Of {int(analysis.anova['p_holm'].notna().sum())} hypotheses stated before, these "
+                f"move the {label} (Type II test, Holm's correction, level {analysis.alpha:g}): "
+                f"{', '.join(analysis.findings)}."
+            )
+        )
+    elif len(analysis.anova):
+        blocks.append(
+            Text(f"None of the factors is shown to move the {label} after Holm's correction.")
+        )
+    else:
+        blocks.append(
+            Text(
+                "No effect can be estimated from these runs; the last section says why. The "
+                "figures show the runs as they are.",
+                warning=True,
+            )
+        )
+    blocks.append(figures["forest"])
+    if len(analysis.anova):
+        blocks.append(tables.anova_table(analysis))
+        blocks.append(tables.effects_table("The effect of each level", analysis.effects))
+    if len(analysis.simple_effects):
+        blocks.append(tables.effects_table("Effects at each batch size", analysis.simple_effects))
+    blocks.append(figures["levels"])
+    return Section("effects", "What moves the energy", tuple(blocks))
+
+
+def runs_section(findings: Findings) -> Section:
+    """Return the section with the runs themselves."""
+    shown = ("configurations", "power", "curves", "drift")
+    return Section(
+        "runs",
+        "The runs",
+        (*(findings.figures[name] for name in shown), tables.runs_table(findings)),
+    )
+
+
+def trust(findings: Findings) -> Section:
+    """Return the section on how far the model can be believed."""
+    analysis = findings.analysis
+    rows = tuple(tables.trust_rows(analysis))
+    blocks: list[Block] = []
+    if rows:
+        blocks.append(
+            Table(
+                caption=f"The model of log {analysis.response.label}, in sample and held out",
+                columns=(Column("Check"), Column("Value", numeric=True), Column("Meaning")),
+                rows=rows,
+            )
+        )
+    else:
+        blocks.append(Text("There is no fitted model to judge.", warning=True))
+    blocks.append(findings.figures["fit"])
+    if len(analysis.importance):
+        blocks.append(tables.importance_table(analysis))
+    return Section("trust", "How far to trust it", tuple(blocks))
+
+
+def measurement(findings: Findings) -> Section:
+    """Return the section on how the energies came about."""
+    runs, hardware, source = findings.runs, findings.hardware, findings.source
+    finished = runs[runs["status"] == "FINISHED"]
+    facts = [
+        ("Hardware", machine(hardware)),
+        ("Driver", hardware.get("gpu_driver", "")),
+        ("CUDA, cuDNN", _joined(hardware, "cuda_version", "cudnn_version")),
+        ("Operating system", hardware.get("operating_system", "")),
+        ("TensorFlow", hardware.get("tensorflow_version", "")),
+        ("Idle power, mean", _with_unit(finished[names.IDLE_POWER_W].mean(), "W")),
+        ("Start temperature, lowest", _with_unit(finished[names.START_TEMPERATURE_C].min(), "°C")),
+        ("Start temperature, highest", _with_unit(finished[names.START_TEMPERATURE_C].max(), "°C")),
+        ("Epoch, median duration", _with_unit(finished[names.EPOCH_TIME_S].median(), "s")),
+        ("Runs with a valid measurement", f"{_valid(finished)} of {len(finished)} finished"),
+    ]
+    return Section(
+        "measurement",
+        "How it was measured",
+        (
+            Text(HOW_MEASURED.get(source, "How the energies were obtained was not recorded.")),
+            Text(
+                "Each run is a process of its own. The energy per epoch is the mean over the "
+                "steady epochs, training and validation; the first epoch's excess over them "
+                "(tracing, compilation, autotuning) is the warm-up. The energy of the whole "
+                "training goes from loading the data to the evaluation on the test part."
+            ),
+            Table(
+                caption="What it was measured on",
+                columns=(Column("What"), Column("Value")),
+                rows=tuple((name, value) for name, value in facts if value),
+            ),
+        ),
+    )
+
+
+def limits(findings: Findings) -> Iterator[str]:
+    """Yield what a reader must know before relying on the result."""
+    runs, analysis = findings.runs, findings.analysis
+    if findings.source == names.SOURCE_ESTIMATE:
+        yield (
+            "Energies are estimates. A configuration that is faster counts as cheaper, whatever "
+            "power it drew; the ranking is one of time more than of energy."
+        )
+    else:
+        yield (
+            "Board sensors are accurate to about 5 %, the same way for every run on one board: "
+            "ratios hold on this board; joules of different boards compare less well."
+        )
+    final = findings.final
+    if final is not None and set(final.runs["machine"]) != set(runs["machine"]):
+        yield (
+            f"The final runs were made on {_names(final.runs['machine'])}, the campaign on "
+            f"{_names(runs['machine'])}: what was selected on one was compared on the other."
+        )
+    yield "It holds for this hardware, model and data set; nothing here says it holds elsewhere."
+    yield "Cooling, power supply and the making of the hardware are not counted."
+    failed = int((runs["status"] != "FINISHED").sum())
+    if failed:
+        yield (
+            f"{failed} of {len(runs)} runs did not finish. If that depends on the configuration, "
+            "what is left is not a fair sample."
+        )
+    diverged = int(runs["diverged"].sum())
+    if diverged:
+        yield (
+            f"The loss became not a number in {count(diverged, 'run')}. Their energy counts, "
+            "because it was spent; they are never selected."
+        )
+    for reason, n_runs in analysis.exclusions.itertuples(index=False):
+        yield f"Not in the model, of {count(analysis.n_read, 'run')}: {n_runs}, {reason}."
+    yield f"The rule for leaving out runs: {analysis.exclusion_rule}"
+    if len(analysis.effects):
+        yield (
+            "The intervals of single levels are not adjusted for their number: of twenty that have "
+            "no effect, about one will exclude 1. The tests of whole factors are adjusted."
+        )
+
+
+def _names(values: pd.Series[str]) -> str:
+    return ", ".join(sorted(set(values) - {""})) or "unknown hardware"
+
+
+def _valid(runs: pd.DataFrame) -> int:
+    return int((runs["measurement_valid"].str.lower() == "true").sum())
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}" if np.isfinite(value) else ""
+
+
+def _joined(tags: Mapping[str, str], *keys: str) -> str:
+    return ", ".join(tags[key] for key in keys if tags.get(key))

@@ -1,0 +1,332 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from green_screen import names
+from green_screen.analysis.document import (
+    Column,
+    Table,
+    Text,
+    count,
+    interval,
+    number,
+    p_value,
+    percent,
+)
+from green_screen.analysis.figures import energy_unit
+from green_screen.analysis.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
+from green_screen.analysis.findings import Findings
+from green_screen.analysis.regression import EnergyAnalysis
+from green_screen.analysis.selection import Selection
+from green_screen.space import FACTOR_NAMES
+
+MAX_ROWS = 200
+
+
+def final_table(final: FinalComparison) -> Table:
+    """Return the table of the final comparison."""
+    base, chosen = final.of(BASELINE), final.of(SELECTED)
+    rows = []
+    for metric, (label, unit) in QUANTITIES.items():
+        estimate = final.ratios[metric]
+        rows.append(
+            (
+                label,
+                energy_unit(unit, final.source),
+                number(base[metric].mean()),
+                number(chosen[metric].mean()),
+                number(estimate.value),
+                interval(estimate.low, estimate.high),
+            )
+        )
+    return Table(
+        caption=f"Final runs: means over {count(len(base), 'run')} of the baseline and "
+        f"{len(chosen)} of the selected configuration",
+        columns=(
+            Column("Quantity"),
+            Column("Unit"),
+            Column("Baseline", numeric=True),
+            Column("Selected", numeric=True),
+            Column("Ratio", numeric=True),
+            Column("95 % interval", numeric=True),
+        ),
+        rows=tuple(rows),
+        marked=frozenset({list(QUANTITIES).index(final.energy_metric)}),
+    )
+
+
+def configuration_table(findings: Findings, selection: Selection) -> Table:
+    """Return the table of the selected configuration beside the baseline."""
+    rows, marked = [], set()
+    base = findings.baseline.as_params() if findings.baseline else {}
+    requested = selection.config.as_params()
+    for index, name in enumerate(FACTOR_NAMES):
+        rows.append((name, base.get(name, "n/a"), requested[name], selection.effective[name]))
+        if base.get(name) != requested[name]:
+            marked.add(index)
+    return Table(
+        caption="The selected configuration; factors that differ from the baseline are emphasised",
+        columns=(
+            Column("Factor"),
+            Column("Baseline"),
+            Column("Selected"),
+            Column("Executed"),
+        ),
+        rows=tuple(rows),
+        marked=frozenset(marked),
+    )
+
+
+def candidates_table(selection: Selection, source: str) -> Table:
+    """Return the table of the first ten candidates."""
+    rows = tuple(
+        (
+            str(rank),
+            name,
+            str(count),
+            percent(accuracy),
+            number(energy / 1000),
+        )
+        for rank, name, count, accuracy, energy in zip(
+            *(
+                selection.candidates.head(10)[column]
+                for column in ("rank", "run_name", "n_runs", "val_accuracy", "energy_j")
+            ),
+            strict=True,
+        )
+    )
+    return Table(
+        caption="The first ten candidates by the rule",
+        columns=(
+            Column("Rank", numeric=True),
+            Column("Run"),
+            Column("Runs", numeric=True),
+            Column("Validation accuracy", numeric=True),
+            Column("Energy", energy_unit("kJ", source), numeric=True),
+        ),
+        rows=rows,
+        folded=True,
+    )
+
+
+def front_table(findings: Findings) -> Table:
+    """Return the table of the Pareto front."""
+    front = findings.front
+    energy = energy_unit("kJ", findings.source)
+    return Table(
+        caption="The Pareto front, by rising energy of the whole training",
+        columns=(
+            Column("Run"),
+            Column("Energy", energy, numeric=True),
+            Column("Test accuracy", numeric=True),
+        ),
+        rows=tuple(
+            (name, number(energy_j / 1000), percent(accuracy))
+            for name, energy_j, accuracy in zip(
+                front["run_name"],
+                front[names.ENERGY_TOTAL_J],
+                front[names.TEST_ACCURACY],
+                strict=True,
+            )
+        ),
+    )
+
+
+def importance_table(analysis: EnergyAnalysis) -> Table:
+    """Return the table of the forest's second opinion."""
+    return Table(
+        caption="A second opinion: permutation importance in a random forest",
+        columns=(
+            Column("Factor"),
+            Column("Importance", "loss of R²", numeric=True),
+            Column("Standard deviation", numeric=True),
+        ),
+        rows=tuple(
+            (str(factor), number(importance, 2), number(sd, 2))
+            for factor, importance, sd in analysis.importance.itertuples(index=False)
+        ),
+        folded=True,
+    )
+
+
+def anova_table(analysis: EnergyAnalysis) -> Table:
+    """Return the analysis of variance."""
+    table = analysis.anova.reset_index(drop=True)
+    return Table(
+        caption="Analysis of variance, Type II; findings are emphasised",
+        columns=(
+            Column("Term"),
+            Column("df", numeric=True),
+            Column("F", numeric=True),
+            Column("p", numeric=True),
+            Column("p, Holm", numeric=True),
+            Column("Partial ω²", numeric=True),
+        ),
+        rows=tuple(
+            (
+                str(row["term"]),
+                str(row["df"]),
+                number(row["f"]),
+                p_value(row["p"]),
+                p_value(row["p_holm"]),
+                number(row["partial_omega_sq"], 2),
+            )
+            for _, row in table.iterrows()
+        ),
+        marked=frozenset(table.index[table["finding"].astype(bool)]),
+    )
+
+
+def effects_table(caption: str, table: pd.DataFrame) -> Table:
+    """Return a table of ratios, without the references' own rows."""
+    shown = table[~table["is_reference"].astype(bool)]
+    return Table(
+        caption=f"{caption}: ratio to the reference level",
+        columns=(
+            Column("Factor"),
+            Column("Level"),
+            Column("Reference"),
+            Column("Ratio", numeric=True),
+            Column("95 % interval", numeric=True),
+            Column("Runs", numeric=True),
+        ),
+        rows=tuple(
+            (
+                f"{row['factor']} ({row['within']})" if row["within"] else str(row["factor"]),
+                str(row["level"]),
+                str(row["reference"]),
+                number(row["ratio"]),
+                interval(row["ci_low"], row["ci_high"]),
+                str(row["n_runs"]),
+            )
+            for _, row in shown.iterrows()
+        ),
+        folded=True,
+    )
+
+
+def break_even(findings: Findings) -> Table | Text:
+    """Return the table of the epochs after which a level has paid back its set-up energy."""
+    table = findings.break_even
+    if findings.analysis.model is None:
+        return Text("When a level has paid back what it costs once cannot be estimated.")
+    if table.empty:
+        return Text(
+            "No level is shown to cost more energy once than its reference, so none has anything "
+            "to pay back."
+        )
+    joules = energy_unit("J", findings.source)
+    return Table(
+        caption="After how many epochs a level has paid back what it costs once",
+        columns=(
+            Column("Level"),
+            Column("Costs more, once", joules, numeric=True),
+            Column("Saves per epoch", joules, numeric=True),
+            Column("Breaks even after", "epochs", numeric=True),
+            Column("95 % interval", "epochs", numeric=True),
+        ),
+        rows=tuple(
+            (
+                f"{row['factor']}={row['level']}, not {row['reference']}",
+                number(row["once_extra_j"]),
+                number(row["saved_per_epoch_j"]),
+                _epochs(row["break_even_epochs"]),
+                f"{_epochs(row['epochs_low'])} to {_epochs(row['epochs_high'])}",
+            )
+            for _, row in table.iterrows()
+        ),
+    )
+
+
+def _epochs(value: float) -> str:
+    return "never" if value == float("inf") else number(value)
+
+
+def runs_table(findings: Findings) -> Table:
+    """Return all runs by the response, or the first of them."""
+    runs, response, source = findings.runs, findings.analysis.response, findings.source
+    ordered = runs.sort_values(response.metric, kind="stable")
+    shown = ordered.head(MAX_ROWS)
+    cut = f", the first {MAX_ROWS} of {len(runs)}" if len(runs) > MAX_ROWS else ""
+    return Table(
+        caption=f"All runs by {response.label}{cut}",
+        columns=(
+            Column("Run"),
+            Column("Kind"),
+            Column("Status"),
+            Column(response.label.capitalize(), energy_unit(response.unit, source), numeric=True),
+            Column("Whole training", energy_unit("kJ", source), numeric=True),
+            Column("Duration", "s", numeric=True),
+            Column("Validation accuracy", numeric=True),
+        ),
+        rows=tuple(
+            (
+                row["run_name"],
+                row["kind"],
+                row["status"] + (", diverged" if row["diverged"] else ""),
+                number(row[response.metric]),
+                number(row[names.ENERGY_TOTAL_J] / 1000),
+                number(row[names.DURATION_S]),
+                percent(row[names.VAL_ACCURACY]),
+            )
+            for _, row in shown.iterrows()
+        ),
+        folded=True,
+    )
+
+
+def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
+    """Yield check, value and meaning of all that says how good the model is."""
+    fit, held_out = analysis.diagnostics, analysis.cross_validation
+    if fit is not None:
+        yield "Runs, parameters", f"{fit.n_runs}, {fit.n_parameters}", "in the model"
+        yield "R², adjusted", number(fit.r2_adjusted), f"in sample; {number(fit.r2)} unadjusted"
+        yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run's energy"
+        yield "Condition number", number(fit.condition_number), "above 30: terms hard to tell apart"
+        yield "Shapiro-Wilk p", p_value(fit.shapiro_p), "small: residuals are not normal"
+        yield "Breusch-Pagan p", p_value(fit.breusch_pagan_p), "small: spread depends on the levels"
+        yield "Durbin-Watson", number(fit.durbin_watson), "2: neighbours in time are unrelated"
+        yield "Largest Cook's distance", number(fit.max_cooks_distance), "influence of one run"
+        yield "Lack of fit p", p_value(fit.lack_of_fit_p), "small: terms are missing"
+    if held_out is not None:
+        yield (
+            "R², held out",
+            number(held_out.r2),
+            f"{held_out.repeats} x {held_out.folds}-fold by configuration; "
+            f"{number(held_out.r2_batch_size)} with batch size alone",
+        )
+        yield "Skill", number(held_out.skill), "share of batch size's error that the rest removes"
+        yield (
+            "Median absolute error",
+            f"{number(held_out.median_ape_percent)} %",
+            "of held-out predictions",
+        )
+        yield (
+            "Coverage of 95 % intervals",
+            percent(held_out.coverage),
+            f"upper over lower end {number(held_out.interval_ratio)}, median",
+        )
+    if (noise := analysis.noise) is not None:
+        yield (
+            "Noise of the baseline",
+            f"{number(noise.noise_percent)} %",
+            f"{noise.n_replicates} runs; interval "
+            f"{interval(noise.noise_low_percent, noise.noise_high_percent)} %",
+        )
+        yield (
+            "Drift over the campaign",
+            number(noise.drift_ratio),
+            f"last over first; interval {interval(noise.drift_low, noise.drift_high)}",
+        )
+    if (check := analysis.permutation) is not None:
+        yield (
+            "False findings, permuted",
+            percent(check.false_finding_rate),
+            f"of {check.permutations} campaigns without any effect; at most "
+            f"{percent(analysis.alpha)} is meant, interval {percent(check.rate_low)} to "
+            f"{percent(check.rate_high)}",
+        )

@@ -1,0 +1,294 @@
+"""What energy buys: Pareto front, energy to an accuracy, break-even of levels, and its price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from green_screen import names
+from green_screen.analysis.anova import holm
+from green_screen.analysis.coding import Matrix, matrix_rank
+from green_screen.analysis.effects import estimable
+from green_screen.analysis.estimators import LeastSquares
+from green_screen.analysis.model_matrix import MIN_RESIDUAL_DF, Design
+from green_screen.analysis.prediction import EnergyModel
+from green_screen.analysis.regression import EnergyAnalysis
+from green_screen.power.emissions import check_country
+from green_screen.space import FACTOR_NAMES, TrainingConfig, resolve
+
+J_PER_KWH = 3.6e6
+
+# Energy that a run takes once, whatever the number of epochs.
+ONCE_METRICS = (names.SETUP_ENERGY_J, names.WARMUP_ENERGY_J, names.CONVERSION_ENERGY_J)
+
+BREAK_EVEN_COLUMNS = (
+    "factor",
+    "level",
+    "reference",
+    "once_extra_j",
+    "once_low_j",
+    "once_high_j",
+    "saved_per_epoch_j",
+    "saved_low_j",
+    "saved_high_j",
+    "break_even_epochs",
+    "epochs_low",
+    "epochs_high",
+)
+
+_DRAWS = 4000
+
+
+def pareto_front(
+    runs: pd.DataFrame,
+    *,
+    accuracy: str = names.TEST_ACCURACY,
+    energy: str = names.ENERGY_TOTAL_J,
+) -> pd.DataFrame:
+    """Return the runs that no other run beats in both accuracy and energy.
+
+    Args:
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`; those that did not finish, are
+            tagged invalid, or lack either figure or a part of the total do not take part.
+        accuracy: The metric on the one axis, more is better.
+        energy: The metric on the other, less is better.
+
+    Returns:
+        Rows of `runs`, by rising energy; each is more accurate than all before it.
+    """
+    valid = (runs["status"] == "FINISHED") & (runs["measurement_valid"].str.lower() != "false")
+    if energy == names.ENERGY_TOTAL_J:
+        valid &= runs["incomplete"].str.lower() != "true"
+    known = np.isfinite(runs[accuracy]) & np.isfinite(runs[energy])
+    ordered = runs[valid & known].sort_values(
+        [energy, accuracy], ascending=[True, False], kind="stable"
+    )
+    best_before = ordered[accuracy].cummax().shift(fill_value=-np.inf)
+    front: pd.DataFrame = ordered[ordered[accuracy] > best_before]
+    return front.reset_index(drop=True)
+
+
+def energy_to_accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Return the energy each run had taken when it first reached a validation accuracy.
+
+    Args:
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`.
+        epochs: Rows of :func:`~green_screen.analysis.runs.read_epochs` of those runs.
+        target: Validation accuracy to reach, in [0, 1].
+
+    Returns:
+        Columns ``run_id, run_name, reached`` (bool), ``epoch`` (from 0, NaN if not reached) and
+        ``energy_j``: set-up and all epochs up to that one, validation included; NaN if the target
+        was not reached or an energy is missing. By rising energy.
+    """
+    ordered = epochs.sort_values(["run_id", "epoch"])
+    # A missing energy leaves every later sum unknown.
+    sums = ordered.groupby("run_id")[names.EPOCH_ENERGY_J].transform(
+        lambda values: np.cumsum(values.to_numpy())
+    )
+    hits = ordered.assign(sum_j=sums)[ordered[names.VAL_ACCURACY] >= target]
+    first = hits.groupby("run_id").first()
+    table = runs[["run_id", "run_name"]].copy()
+    table["reached"] = table["run_id"].isin(first.index)
+    table["epoch"] = table["run_id"].map(first["epoch"]).astype("float64")
+    table["energy_j"] = runs[names.SETUP_ENERGY_J] + table["run_id"].map(first["sum_j"])
+    return table.sort_values("energy_j", kind="stable", ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a campaign's energy costs.
+
+    Attributes:
+        energy_kwh: Energy of all runs counted, further epochs for measurement included.
+        country: ISO 3166-1 code of three letters.
+        intensity_g_per_kwh: Carbon intensity of the country's electricity, a yearly mean.
+        emissions_kg_co2eq: Energy times intensity: an estimate.
+        price_per_kwh: Price of a kilowatt-hour; NaN if none was given.
+        money: Energy times price; NaN if no price was given.
+        currency: Unit of price and money.
+        n_runs: Runs counted.
+        n_missing: Runs whose energy is unknown and not counted.
+    """
+
+    energy_kwh: float
+    country: str
+    intensity_g_per_kwh: float
+    emissions_kg_co2eq: float
+    price_per_kwh: float
+    money: float
+    currency: str
+    n_runs: int
+    n_missing: int
+
+
+def campaign_cost(
+    runs: pd.DataFrame,
+    *,
+    country: str,
+    price_per_kwh: float | None = None,
+    currency: str = "EUR",
+) -> Cost:
+    """Return energy, emissions and money of all runs whose energy is known, failed ones included.
+
+    Raises:
+        ValueError: The country is unknown or the price is negative.
+    """
+    if price_per_kwh is not None and not price_per_kwh >= 0:
+        raise ValueError(f"price_per_kwh must be at least 0, but got {price_per_kwh}")
+    intensity = carbon_intensity_g_per_kwh(country)
+    total = runs[names.ENERGY_TOTAL_J] + runs[names.FURTHER_ENERGY_J].fillna(0.0)
+    known = total.notna()
+    energy_kwh = float(total[known].sum()) / J_PER_KWH if known.any() else float("nan")
+    price = float("nan") if price_per_kwh is None else price_per_kwh
+    return Cost(
+        energy_kwh=energy_kwh,
+        country=country,
+        intensity_g_per_kwh=intensity,
+        emissions_kg_co2eq=energy_kwh * intensity / 1000.0,
+        price_per_kwh=price,
+        money=energy_kwh * price,
+        currency=currency,
+        n_runs=int(known.sum()),
+        n_missing=int((~known).sum()),
+    )
+
+
+def carbon_intensity_g_per_kwh(country: str) -> float:
+    """Return the carbon intensity of a country's electricity in g CO2eq per kWh.
+
+    A yearly mean from the data that CodeCarbon brings along (Our World in Data, Ember).
+
+    Raises:
+        ValueError: The code is not among those data.
+    """
+    check_country(country)
+    from codecarbon.input import DataSource
+
+    mix = DataSource().get_global_energy_mix_data()
+    return float(mix[country]["carbon_intensity"])
+
+
+def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -> pd.DataFrame:
+    """Return after how many epochs each level that costs more energy once has paid it back.
+
+    What a run takes once (set-up, warm-up, conversion) is regressed on the main effects, in joules.
+    A level is listed if it takes more than the reference, after Holm's correction for all levels.
+    What it saves in each epoch is that of `config` by the energy model. The interval of the ratio
+    comes from draws of both estimates.
+
+    Args:
+        analysis: An analysis of the energy per epoch.
+        config: The configuration to change one level of; by default the references of all factors.
+
+    Returns:
+        Columns :data:`BREAK_EVEN_COLUMNS`. ``break_even_epochs`` is infinite if the level saves
+        nothing, and so is ``epochs_high`` if that cannot be ruled out. No rows if nothing can be
+        estimated.
+
+    Raises:
+        ValueError: The analysis is of another response, or `config` has a level that its runs lack.
+    """
+    if analysis.response.name != "epoch":
+        raise ValueError(
+            f"the analysis must be of the response epoch, but got {analysis.response.name}"
+        )
+    model = analysis.model
+    if model is None:
+        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+    settings = {f: c.reference for f, c in model.design.codings.items() if f in FACTOR_NAMES}
+    if config is not None:
+        settings = resolve(config).effective.as_params()
+    for factor, level in settings.items():
+        coding = model.design.codings.get(factor)
+        if coding is not None and level not in coding.levels:
+            raise ValueError(
+                f"config must have levels that the runs have, but got {factor}={level}; "
+                f"they have {', '.join(coding.levels)}"
+            )
+    once = analysis.runs[list(ONCE_METRICS)].sum(axis=1, skipna=False)
+    known = np.isfinite(once)
+    additive = Design(
+        tuple(term for term in model.design.terms if term.kind != "interaction"),
+        model.design.codings,
+        model.design.covariates,
+    )
+    matrix = additive.matrix(analysis.runs[known])
+    if len(matrix) - matrix_rank(matrix) < MIN_RESIDUAL_DF:
+        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+    extra = LeastSquares().fit(matrix, once[known].to_numpy())
+    rows = []
+    for factor in (term.factors[0] for term in additive.terms if term.kind == "main"):
+        coding = model.design.codings[factor]
+        for level in coding.columns:
+            start = settings | {factor: coding.reference}
+            change = start | {factor: level}
+            rows.append(
+                {"factor": factor, "level": level, "reference": coding.reference}
+                | _pay_back(extra, additive, model, start, change, analysis.alpha)
+            )
+    if not rows:
+        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+    table = pd.DataFrame(rows)
+    costs_more = (table["once_extra_j"] > 0) & (holm(table["p"].to_numpy()) <= analysis.alpha)
+    return table.loc[costs_more, list(BREAK_EVEN_COLUMNS)].reset_index(drop=True)
+
+
+def _pay_back(
+    once: LeastSquares,
+    additive: Design,
+    model: EnergyModel,
+    start: dict[str, str],
+    change: dict[str, str],
+    alpha: float,
+) -> dict[str, float]:
+    """Compare two settings: extra energy once, saving an epoch, and their ratio with intervals."""
+    rng = np.random.default_rng(0)
+    once_contrast = additive.marginal_row(change) - additive.marginal_row(start)
+    before, after = model.design.marginal_row(start), model.design.marginal_row(change)
+    extra_j, extra_draws = _draws(once, once_contrast, rng)
+    log_j, log_draws = _draws(model.regression, np.vstack([before, after]), rng)
+    if not estimable(np.vstack([before, after]), model.regression.row_space_).all():
+        log_j, log_draws = np.full_like(log_j, np.nan), np.full_like(log_draws, np.nan)
+    saved_j = float(np.exp(log_j[0]) - np.exp(log_j[1]))
+    saved_draws = np.exp(log_draws[0]) - np.exp(log_draws[1])
+    error_j = np.sqrt(once_contrast @ once.gram_inverse_ @ once_contrast.T).item()
+    error_j *= np.sqrt(once.residual_variance_)
+    quantiles = [alpha / 2, 1 - alpha / 2]
+    # A level that saves nothing never pays back; one that costs nothing has paid at once.
+    epochs_draws = np.where(
+        saved_draws > 0, np.clip(extra_draws[0], 0, None) / np.abs(saved_draws), np.inf
+    )
+    epochs_draws[np.isnan(saved_draws)] = np.nan
+    once_low_j, once_high_j = np.quantile(extra_draws[0], quantiles)
+    saved_low_j, saved_high_j = np.quantile(saved_draws, quantiles)
+    # No interpolation: it would turn an infinite neighbour into NaN.
+    low, high = np.quantile(epochs_draws, quantiles, method="inverted_cdf")
+    epochs = max(float(extra_j[0]), 0.0) / saved_j if saved_j > 0 else np.inf
+    return {
+        "p": float(2 * stats.t.sf(abs(extra_j[0]) / error_j, once.residual_df_)),
+        "once_extra_j": float(extra_j[0]),
+        "once_low_j": float(once_low_j),
+        "once_high_j": float(once_high_j),
+        "saved_per_epoch_j": saved_j,
+        "saved_low_j": float(saved_low_j),
+        "saved_high_j": float(saved_high_j),
+        "break_even_epochs": epochs if np.isfinite(saved_j) else np.nan,
+        "epochs_low": float(low),
+        "epochs_high": float(high),
+    }
+
+
+def _draws(
+    regression: LeastSquares, rows: Matrix, rng: np.random.Generator
+) -> tuple[Matrix, Matrix]:
+    """Return the estimates of `rows` and draws of them (rows x draws) from their t distribution."""
+    center = rows @ regression.coef_
+    covariance = rows @ regression.gram_inverse_ @ rows.T * regression.residual_variance_
+    draws = stats.multivariate_t(
+        center, covariance, df=regression.residual_df_, allow_singular=True, seed=rng
+    ).rvs(_DRAWS)
+    return center, np.asarray(draws).reshape(_DRAWS, len(center)).T

@@ -1,0 +1,214 @@
+"""Would it hold on new configurations, and would the rule find things in noise?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GroupKFold
+
+from green_screen.analysis.anova import TypeTwo
+from green_screen.analysis.coding import Coding, Matrix, Term, sort_levels
+from green_screen.analysis.estimators import LeastSquares, ModelMatrix
+from green_screen.analysis.model_matrix import Design
+from green_screen.analysis.runs import EFFECTIVE, configurations
+from green_screen.space import FACTOR_NAMES
+
+FOLDS = 5
+IMPORTANCE_COLUMNS = ("factor", "importance", "sd")
+
+_PERMUTATION_BLOCK = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """Predictions of configurations that the model had not seen: medians over the repeats.
+
+    Attributes:
+        folds: Folds a repeat; runs of one configuration share a fold.
+        repeats: Repeats with other folds.
+        n_configurations: Groups.
+        r2: Of the log response, held out.
+        r2_low: 2.5 % quantile over the repeats.
+        r2_high: 97.5 % quantile over the repeats.
+        r2_batch_size: The same for batch size as the only factor; NaN if it has one level.
+        skill: Share of batch size's squared error that the other terms remove, 1 - MSE / MSE_batch.
+        median_ape_percent: Median absolute percentage error on the response's scale.
+        coverage: Share of held-out runs inside their 1 - alpha prediction interval.
+        interval_ratio: Median of an interval's upper over its lower end.
+    """
+
+    folds: int
+    repeats: int
+    n_configurations: int
+    r2: float
+    r2_low: float
+    r2_high: float
+    r2_batch_size: float
+    skill: float
+    median_ape_percent: float
+    coverage: float
+    interval_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermutationCheck:
+    """How often the whole rule (terms, tests, Holm) finds something where there is nothing.
+
+    Attributes:
+        permutations: Random reorderings of the response among the runs.
+        false_finding_rate: Share of them with at least one finding; it should not exceed alpha.
+        rate_low: Lower end of its exact 95 % interval (Clopper and Pearson).
+        rate_high: Upper end.
+        p: Share of permutations whose strongest term is at least as strong as the observed one.
+    """
+
+    permutations: int
+    false_finding_rate: float
+    rate_low: float
+    rate_high: float
+    p: float
+
+
+def cross_validate(
+    runs: pd.DataFrame, y: Matrix, design: Design, *, repeats: int, alpha: float, seed: int
+) -> CrossValidation | None:
+    """Cross-validate the model in folds of whole configurations; ``None`` with too few of them."""
+    groups, known = pd.factorize(configurations(runs))
+    if len(known) < FOLDS or repeats < 1:
+        return None
+    # The designs are fixed, so the runs are encoded once and not in every fold.
+    matrix = ModelMatrix(design).transform(runs)
+    batch_design = _batch_size_design(runs)
+    batch_matrix = ModelMatrix(batch_design).transform(runs)
+    scores = []
+    for repeat in range(repeats):
+        splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed + repeat)
+        predicted, half, by_batch = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+        for train, test in splitter.split(matrix, y, groups):
+            model = LeastSquares().fit(matrix[train], y[train])
+            predicted[test] = model.predict(matrix[test])
+            half[test] = model.half_width(matrix[test], alpha)
+            alone = LeastSquares().fit(batch_matrix[train], y[train])
+            by_batch[test] = alone.predict(batch_matrix[test])
+        error, total = np.mean((y - predicted) ** 2), np.var(y)
+        error_batch = np.mean((y - by_batch) ** 2)
+        scores.append(
+            (
+                1 - error / total,
+                1 - error_batch / total if batch_design.terms else np.nan,
+                1 - error / error_batch if batch_design.terms else np.nan,
+                100 * np.median(np.abs(np.expm1(predicted - y))),
+                np.mean(np.abs(y - predicted) <= half),
+                np.median(np.exp(2 * half)),
+            )
+        )
+    table = np.array(scores)
+    median = np.median(table, axis=0)
+    return CrossValidation(
+        folds=FOLDS,
+        repeats=repeats,
+        n_configurations=len(known),
+        r2=float(median[0]),
+        r2_low=float(np.quantile(table[:, 0], 0.025)),
+        r2_high=float(np.quantile(table[:, 0], 0.975)),
+        r2_batch_size=float(median[1]),
+        skill=float(median[2]),
+        median_ape_percent=float(median[3]),
+        coverage=float(median[4]),
+        interval_ratio=float(median[5]),
+    )
+
+
+def permutation_check(
+    type_two: TypeTwo, matrix: Matrix, y: Matrix, *, permutations: int, alpha: float, seed: int
+) -> PermutationCheck | None:
+    """Repeat the tests on permuted responses; ``None`` if the model tests no hypothesis.
+
+    The residuals of the nuisance terms (machines and covariates) are permuted, so that their
+    effects stay where they are (Freedman and Lane, Journal of Business & Economic Statistics 1
+    (1983) 292-298).
+    """
+    by_name = {term.name: term for term in type_two.design.terms}
+    tested = np.array([by_name[name].is_hypothesis for name in type_two.bases], dtype=bool)
+    if not tested.any() or permutations < 1:
+        return None
+    slices = type_two.design.slices()
+    nuisance = [matrix[:, :1]]
+    nuisance += [matrix[:, slices[t.name]] for t in type_two.design.terms if not t.is_hypothesis]
+    given = np.hstack(nuisance)
+    residual = y - given @ np.linalg.lstsq(given, y, rcond=None)[0]
+    strongest = _smallest_p(type_two, tested, residual[:, None])[0]
+    rng = np.random.default_rng(seed)
+    smallest: list[float] = []
+    while len(smallest) < permutations:
+        block = min(_PERMUTATION_BLOCK, permutations - len(smallest))
+        shuffled = rng.permuted(np.repeat(residual[:, None], block, axis=1), axis=0)
+        smallest.extend(_smallest_p(type_two, tested, shuffled))
+    values = np.array(smallest)
+    # Holm's first step decides whether anything at all is found.
+    found = int(np.sum(values <= alpha / tested.sum()))
+    interval = stats.binomtest(found, permutations).proportion_ci(0.95)
+    return PermutationCheck(
+        permutations=permutations,
+        false_finding_rate=found / permutations,
+        rate_low=float(interval.low),
+        rate_high=float(interval.high),
+        p=float((1 + np.sum(values <= strongest)) / (permutations + 1)),
+    )
+
+
+def forest_importance(runs: pd.DataFrame, y: Matrix, *, trees: int, seed: int) -> pd.DataFrame:
+    """Return each factor's importance in a random forest: a second opinion without the model.
+
+    Importance is the loss of held-out R2 when a factor's values are permuted (Breiman, Machine
+    Learning 45 (2001) 5-32), in folds of whole configurations.
+
+    Returns:
+        Columns ``factor, importance`` and ``sd`` (over folds and permutations), the most important
+        first; no rows with fewer than five configurations.
+    """
+    groups, known = pd.factorize(configurations(runs))
+    if len(known) < FOLDS or trees < 1:
+        return pd.DataFrame(columns=list(IMPORTANCE_COLUMNS))
+    codes = np.column_stack([_ordinal(factor, runs) for factor in FACTOR_NAMES])
+    drops = []
+    splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for train, test in splitter.split(codes, y, groups):
+        forest = RandomForestRegressor(
+            trees, max_samples=min(len(train), 2000), n_jobs=2, random_state=seed
+        ).fit(codes[train], y[train])
+        forest.set_params(n_jobs=1)  # a pool for each of many small predictions costs more
+        result = permutation_importance(
+            forest, codes[test], y[test], n_repeats=3, random_state=seed, scoring="r2"
+        )
+        drops.append(result.importances)
+    together = np.hstack(drops)
+    table = pd.DataFrame(
+        {"factor": FACTOR_NAMES, "importance": together.mean(axis=1), "sd": together.std(axis=1)}
+    )
+    return table.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def _smallest_p(type_two: TypeTwo, tested: Matrix, responses: Matrix) -> Matrix:
+    _, f, _ = type_two.f_statistics(responses)
+    p = stats.f.sf(f, type_two.term_df()[:, None], type_two.residual_df)
+    return np.asarray(p[tested].min(axis=0))
+
+
+def _batch_size_design(runs: pd.DataFrame) -> Design:
+    levels = sort_levels("batch_size", set(runs[EFFECTIVE + "batch_size"]))
+    if len(levels) < 2:
+        return Design((), {}, {})
+    coding = Coding(levels, levels[0], "sum")
+    return Design((Term("batch_size", "main", ("batch_size",)),), {"batch_size": coding}, {})
+
+
+def _ordinal(factor: str, runs: pd.DataFrame) -> Matrix:
+    values = runs[EFFECTIVE + factor]
+    categories = list(sort_levels(factor, set(values)))
+    return np.asarray(pd.Categorical(values, categories=categories).codes, dtype=np.float64)

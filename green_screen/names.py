@@ -1,0 +1,168 @@
+"""Every metric, parameter, tag and model name that this project logs, with its unit.
+
+Names end in their unit: ``_w`` watts, ``_j`` joules, ``_kwh`` kilowatt-hours, ``_s`` seconds,
+``_c`` degrees Celsius, ``_percent``. A metric that could not be measured is NaN, and the tag
+``missing_<metric>`` says why.
+"""
+
+from __future__ import annotations
+
+EXPERIMENT = "green-screen"
+MODEL_NAME = "green-screen-resnet50"
+ENERGY_MODEL_NAME = "green-screen-energy"
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+
+# Parameters: the requested level is logged under the factor's own name, the effective one under
+# this prefix.
+EFFECTIVE_PREFIX = "effective_"
+
+# Metrics of one epoch, step = epoch from 0.
+LOSS = "loss"
+ACCURACY = "accuracy"
+VAL_LOSS = "val_loss"
+VAL_ACCURACY = "val_accuracy"
+EPOCH_TIME_S = "epoch_time_s"  # training and validation
+TRAIN_TIME_S = "train_time_s"  # training alone
+IMAGES_PER_S = "images_per_s"  # training images over train_time_s
+LEARNING_RATE = "learning_rate"  # after the epoch's last step
+EPOCH_ENERGY_J = "epoch_energy_j"  # training and validation, by energy_source
+TRAIN_ENERGY_J = "train_energy_j"
+VALIDATION_ENERGY_J = "validation_energy_j"
+GPU_POWER_MEAN_W = "gpu_power_mean_w"
+GPU_POWER_MAX_W = "gpu_power_max_w"
+GPU_ENERGY_J = "gpu_energy_j"  # by the NVML counter or the integral of power
+GPU_TEMPERATURE_C = "gpu_temperature_c"
+GPU_UTILIZATION_PERCENT = "gpu_utilization_percent"
+GPU_INTEGRAL_J = "gpu_energy_integral_j"  # by sampled power alone, to check the counter
+GPU_DISAGREEMENT_PERCENT = "gpu_energy_disagreement_percent"  # of counter and integral
+GPU_RESOLUTION_J = "gpu_energy_resolution_j"  # how far gpu_energy_j can be off at its edges
+GPU_SM_CLOCK_MHZ = "gpu_sm_clock_mhz"
+GPU_MEMORY_CLOCK_MHZ = "gpu_memory_clock_mhz"
+GPU_MEMORY_USED_MIB = "gpu_memory_used_mib"
+CODECARBON_CPU_KWH = "codecarbon_cpu_kwh"
+CODECARBON_GPU_KWH = "codecarbon_gpu_kwh"
+CODECARBON_RAM_KWH = "codecarbon_ram_kwh"
+EMISSIONS_KG_CO2EQ = "emissions_kg_co2eq"
+# Epochs run after the evaluation for the measurement alone.
+FURTHER_EPOCH_ENERGY_J = "further_epoch_energy_j"
+FURTHER_EPOCH_TIME_S = "further_epoch_time_s"
+
+# Metrics of a run.
+TEST_ACCURACY = "test_accuracy"
+TEST_LOSS = "test_loss"
+N_PARAMETERS = "n_parameters"
+ENERGY_PER_EPOCH_J = "energy_per_epoch_j"  # mean over the steady epochs, training and validation
+ENERGY_PER_EPOCH_NET_J = "energy_per_epoch_net_j"  # the same less idle power x time
+ENERGY_PER_1K_IMAGES_J = "energy_per_1k_images_j"  # steady training energy
+ENERGY_PER_1K_IMAGES_NET_J = "energy_per_1k_images_net_j"
+SETUP_ENERGY_J = "setup_energy_j"  # data and build
+WARMUP_ENERGY_J = "warmup_energy_j"  # the first epoch's excess over the steady state
+CONVERSION_ENERGY_J = "conversion_energy_j"
+EVALUATION_ENERGY_J = "evaluation_energy_j"
+OTHER_ENERGY_J = "other_energy_j"  # between the phases: logging and waiting
+ENERGY_TOTAL_J = "energy_total_j"  # set-up to evaluation, without further epochs for measurement
+ENERGY_TOTAL_NET_J = "energy_total_net_j"
+DURATION_S = "duration_s"  # of the same span
+EMISSIONS_TOTAL_KG_CO2EQ = "emissions_total_kg_co2eq"
+IDLE_POWER_W = "idle_power_w"  # mean of before and after
+IDLE_POWER_BEFORE_W = "idle_power_before_w"
+IDLE_POWER_AFTER_W = "idle_power_after_w"
+START_TEMPERATURE_C = "start_temperature_c"
+STEADY_WINDOW_S = "steady_window_s"  # length of all steady epochs, further ones included
+STEADY_EPOCHS = "steady_epochs"
+FURTHER_EPOCHS = "further_epochs"
+FURTHER_ENERGY_J = "further_energy_j"  # not part of the total
+RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less fit and cool-down
+COOLDOWN_S = "cooldown_s"  # waited before the run for its GPU to be as before the first run on it
+COOLDOWN_TEMPERATURE_C = "cooldown_temperature_c"  # at the end of that wait
+COOLDOWN_POWER_W = "cooldown_power_w"
+
+# Metrics of a campaign's parent run.
+RUNS_FINISHED = "runs_finished"
+RUNS_FAILED = "runs_failed"
+DESIGN_WORST_ASSOCIATION = "design_worst_association"  # Cramer's V of two factors, 0 to 1
+DESIGN_CONDITION_NUMBER = "design_condition_number"  # of the main effects; 1 is orthogonal
+
+# Tags.
+TAG_KIND = "green_screen.kind"  # sweep, baseline, run, final, analysis, train
+TAG_POSITION = "green_screen.position"  # place in the campaign, from 0
+TAG_DESIGN_HASH = "green_screen.design_hash"
+TAG_RULES = "green_screen.rules"  # JSON list of the rules that changed the configuration
+TAG_ENERGY_SOURCE = "energy_source"
+TAG_CPU_SOURCE = "cpu_energy_source"  # rapl or codecarbon_estimate
+TAG_MEASUREMENT_VALID = "measurement_valid"  # true or false
+TAG_INVALID_REASON = "measurement_invalid_reason"
+TAG_INCOMPLETE = "measurement_incomplete"  # true or false: energy_total_j lacks a part
+TAG_GPU_DEVICES = "gpu_devices"  # the boards that were measured
+TAG_DIVERGED = "diverged"
+TAG_OUT_OF_MEMORY = "out_of_memory"
+TAG_FAILURE = "failure"
+TAG_AUGMENTATION_OPS = "augmentation_ops"
+TAG_SHARED_HOST = "shared_host"
+TAG_REPLICATE_OF = "green_screen.replicate_of"  # position of the run that this one repeats
+TAG_RUNS_PLANNED = "green_screen.runs_planned"  # of a campaign, baselines and replicates included
+TAG_WORST_PAIR = "green_screen.worst_pair"  # factors of design_worst_association
+TAG_OWNER = "green_screen.owner"  # host, process id and its start: who runs the campaign now
+TAG_RESUMED = "green_screen.resumed"  # of a run that mlflow made only to resume this campaign
+TAG_BOARD = "green_screen.board"  # UUID of the GPU that a run was given
+TAG_GPU_NAME = "gpu_name"  # none where there is no GPU
+TAG_CPU_NAME = "cpu_name"
+TAG_IMPORTED = "green_screen.imported_from"  # folder of a run that was made elsewhere
+MISSING_PREFIX = "missing_"
+
+KIND_SWEEP = "sweep"
+KIND_RESUME = "resume"
+KIND_BASELINE = "baseline"
+KIND_RUN = "run"
+KIND_REPLICATE = "replicate"
+KIND_FINAL = "final"
+KIND_TRAIN = "train"
+KIND_ANALYSIS = "analysis"
+KIND_PROMOTION = "promotion"
+
+# Values of TAG_ENERGY_SOURCE.
+SOURCE_COUNTER = "nvml_counter"
+SOURCE_POWER = "nvml_power"
+SOURCE_ESTIMATE = "codecarbon_estimate"
+SOURCE_SAMPLED = "sampled_power"  # imported runs: trapezoid over one reading an epoch
+SOURCE_NONE = "none"  # a GPU was used that could not be measured
+
+# Artifacts.
+LOGS_CSV = "logs.csv"
+PARAMETERS_YAML = "parameters.yaml"
+RUNS_SUMMARY_CSV = "runs_summary.csv"
+DESIGN_CSV = "design.csv"
+OUTPUT_TXT = "output.txt"  # what a run that failed had printed last
+
+TAG_MODEL_VERSION = "model_version"  # of a promotion run: name/version
+
+# Tags of a registered model version, beside the metrics it carries under their own names.
+VERSION_CAMPAIGN = "campaign"
+VERSION_CAMPAIGN_RUN = "campaign_run_id"
+VERSION_SOURCE_RUN = "source_run_id"
+VERSION_DATASET = "dataset"
+VERSION_HARDWARE = "hardware"
+VERSION_FINAL_RUNS = "final_runs"  # how many runs its figures are means of
+VERSION_DECISION = "promotion"  # promoted or refused, and why
+VERSION_PROMOTED_AT = "promoted_at"  # set once it has been the champion
+VERSION_ROLLED_BACK = "rolled_back"  # set when a former champion replaced it
+
+# Of post_quantization.
+INT8_MODEL_BYTES = "int8_model_bytes"  # size of the TensorFlow Lite file
+
+# Tags of a final run and of an analysis, and an analysis's metrics.
+TAG_FINAL_ROLE = "green_screen.final_role"  # baseline or selected
+TAG_FINAL_PAIR = "green_screen.final_pair"  # which of the interleaved pairs, from 0
+TAG_CAMPAIGN = "green_screen.campaign"  # run id of the campaign that was analysed
+TAG_HEADLINE = "headline"
+FINAL_ENERGY_RATIO = "final_energy_ratio"  # selected over baseline
+FINAL_ENERGY_RATIO_LOW = "final_energy_ratio_low"  # 95 % interval
+FINAL_ENERGY_RATIO_HIGH = "final_energy_ratio_high"
+FINAL_ACCURACY_DIFFERENCE = "final_accuracy_difference"  # selected minus baseline
+FINAL_ACCURACY_DIFFERENCE_LOW = "final_accuracy_difference_low"
+FINAL_ACCURACY_DIFFERENCE_HIGH = "final_accuracy_difference_high"
+RUNS_ANALYSED = "runs_analysed"
+R2_HELD_OUT = "r2_held_out"
+REPORT_HTML = "report.html"
+REPORT_PDF = "report.pdf"

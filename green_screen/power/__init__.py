@@ -1,0 +1,1 @@
+"""Measuring power and energy. Imports neither TensorFlow nor MLflow."""

@@ -1,0 +1,39 @@
+"""Idle power: what the machine draws while it waits, to tell the training's share."""
+
+from __future__ import annotations
+
+import time
+
+from green_screen.power.meter import EnergyMeter
+from green_screen.power.nvml import POWER_AVERAGING_S
+from green_screen.power.reading import EnergyReading
+
+# Long enough for twenty samples of a GPU; the estimate of a CPU needs no more than a glance.
+IDLE_GPU_S = 2.0
+IDLE_CPU_S = 0.5
+
+
+def measure_idle(meter: EnergyMeter, *, after_work: bool) -> EnergyReading:
+    """Wait and return the reading of the wait; its power is :func:`idle_power_w`.
+
+    Args:
+        meter: A running meter.
+        after_work: Whether the GPU has just been at work: its power reading, a mean of the last
+            second, then needs that long to forget it.
+    """
+    if meter.boards and after_work:
+        time.sleep(POWER_AVERAGING_S)
+    # Nothing is under way that one could wait for, and to ask would create a GPU context.
+    start = meter.mark(synchronize=False)
+    time.sleep(IDLE_GPU_S if meter.boards else IDLE_CPU_S)
+    return meter.between(start, meter.mark(synchronize=False), "idle")
+
+
+def idle_power_w(reading: EnergyReading) -> float:
+    """Return the mean power of an idle window in watts.
+
+    By sampled power, which over so short a window is finer than the counter's 100 ms steps.
+    """
+    if not reading.devices:
+        return reading.mean_power_w
+    return reading.integral_j / reading.seconds

@@ -1,0 +1,244 @@
+"""EnergyMeter: the energy of any piece of code, in named windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+from green_screen.power import emissions
+from green_screen.power.nvml import Board, NvmlError
+from green_screen.power.reading import (
+    CarbonReading,
+    DeviceReading,
+    EnergyReading,
+    devices_reading,
+    machine_reading,
+)
+from green_screen.power.sampler import Sampler
+from green_screen.power.trace import BoardMark, BoardTrace
+from green_screen.power.visible import visible_boards
+
+__all__ = ["CarbonReading", "DeviceReading", "EnergyMeter", "EnergyReading", "Mark", "Window"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in time with everything that counts up; two of them make a window."""
+
+    time_s: float
+    boards: tuple[BoardMark, ...]
+    carbon: emissions.CarbonTotals | None
+
+
+class Window:
+    """A window under way, or done: then it has a reading."""
+
+    def __init__(self, name: str) -> None:
+        """Name the window."""
+        self.name = name
+        self._reading: EnergyReading | None = None
+
+    @property
+    def reading(self) -> EnergyReading:
+        """What was measured.
+
+        Raises:
+            RuntimeError: The window has not ended.
+        """
+        if self._reading is None:
+            raise RuntimeError(f"window {self.name!r} has not ended: read it after its block")
+        return self._reading
+
+
+class EnergyMeter:
+    """Measures the energy of the GPUs that CUDA shows this process, or estimates the machine's.
+
+    Example::
+
+        with EnergyMeter() as meter:
+            with meter.window("work") as window:
+                work()
+        print(window.reading.energy_j, window.reading.source)
+
+    Windows may nest and overlap. On a machine without a GPU the energy is CodeCarbon's estimate for
+    CPU and RAM, and the reading's source says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_hz: float = 10.0,
+        synchronize: Callable[[], None] | None = None,
+        country: str = "USA",
+        gpus: Sequence[int] | None = None,
+    ) -> None:
+        """Prepare a meter; it measures between ``__enter__`` and ``__exit__``.
+
+        Args:
+            sample_hz: How often the power is sampled, in [1, 100].
+            synchronize: Called at each edge of a window; it waits until the GPU has done what it
+                was given (``tf.test.experimental.sync_devices``, ``torch.cuda.synchronize``).
+            country: ISO 3166-1 code of three letters, for the carbon intensity.
+            gpus: Which of the GPUs that CUDA shows this process, counted from 0; ``None`` is all.
+
+        Raises:
+            ValueError: `sample_hz` is out of range, or the country is unknown to CodeCarbon.
+        """
+        if not 1 <= sample_hz <= 100:
+            raise ValueError(f"sample_hz must be in [1, 100], but got {sample_hz!r}")
+        emissions.check_country(country)
+        self._sample_hz = sample_hz
+        self._synchronize = synchronize
+        self._country = country
+        self._gpus = gpus
+        self._traces: tuple[BoardTrace, ...] = ()
+        self._no_gpu_reason = ""
+        self._sampler: Sampler | None = None
+        self._carbon: emissions.CarbonTracker | None = None
+        self._last_carbon: emissions.CarbonTotals | None = None
+        self._open: dict[str, Mark] = {}
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """The boards that are measured."""
+        return tuple(trace.board for trace in self._traces)
+
+    @property
+    def running(self) -> bool:
+        """Whether it measures."""
+        return self._sampler is not None
+
+    @property
+    def no_gpu_reason(self) -> str:
+        """Why no board is measured; empty if one is."""
+        return self._no_gpu_reason
+
+    def __enter__(self) -> EnergyMeter:
+        """Find the boards and start to measure."""
+        self._no_gpu_reason, self._last_carbon = "", None
+        self._open.clear()
+        chosen = self._choose_boards()
+        self._traces = tuple(BoardTrace(board, time.perf_counter) for board in chosen)
+        self._carbon = emissions.CarbonTracker(
+            country=self._country, gpu_indices=[board.index for board in chosen]
+        )
+        self._sampler = Sampler(self._traces, sample_hz=self._sample_hz)
+        try:
+            self._carbon.start()
+            self._sampler.start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop measuring, whatever happened."""
+        self._stop()
+
+    def mark(self, *, synchronize: bool = True, read_carbon: bool = True) -> Mark:
+        """Return the point that is now, after the GPU has done its work.
+
+        Args:
+            synchronize: Whether to wait for the GPU.
+            read_carbon: Whether to read CodeCarbon too, which takes longer than all else with a
+                GPU (14 ms on an H200); otherwise its last totals are repeated.
+        """
+        if self._sampler is None or self._carbon is None:
+            raise RuntimeError("the meter is not running: use it in a `with` block")
+        if synchronize and self._synchronize is not None:
+            self._synchronize()
+        now = time.perf_counter()
+        boards = tuple(trace.mark() for trace in self._traces)
+        if read_carbon:
+            self._last_carbon = self._carbon.read()
+        return Mark(now, boards, self._last_carbon)
+
+    def with_carbon(self, mark: Mark) -> Mark:
+        """Return a mark of just now with CodeCarbon's totals read again."""
+        if self._carbon is None:
+            raise RuntimeError("the meter is not running: use it in a `with` block")
+        self._last_carbon = self._carbon.read()
+        return dataclasses.replace(mark, carbon=self._last_carbon)
+
+    def between(self, start: Mark, end: Mark, name: str = "") -> EnergyReading:
+        """Return the reading of the window between two marks."""
+        devices = tuple(
+            trace.between(a, b)
+            for trace, a, b in zip(self._traces, start.boards, end.boards, strict=True)
+        )
+        carbon = emissions.between(start.carbon, end.carbon, with_gpu=bool(devices))
+        seconds = end.time_s - start.time_s
+        if not devices:
+            return machine_reading(name, seconds, carbon, self._no_gpu_reason)
+        return devices_reading(name, seconds, devices, carbon)
+
+    @contextmanager
+    def window(self, name: str) -> Iterator[Window]:
+        """Measure a block: ``with meter.window("fit") as window: ...; window.reading``."""
+        window = Window(name)
+        start = self.mark()
+        try:
+            yield window
+        except BaseException:
+            # Waiting for a GPU that has failed would hide why.
+            window._reading = self.between(start, self.mark(synchronize=False), name)
+            raise
+        window._reading = self.between(start, self.mark(), name)
+
+    def begin(self, name: str) -> None:
+        """Begin the window `name`, for code that no ``with`` block can hold.
+
+        Raises:
+            ValueError: A window of that name is open.
+        """
+        if name in self._open:
+            raise ValueError(f"window {name!r} has begun already; open are {sorted(self._open)}")
+        self._open[name] = self.mark()
+
+    def end(self, name: str) -> EnergyReading:
+        """End the window `name` and return its reading.
+
+        Raises:
+            ValueError: No window of that name is open.
+        """
+        if name not in self._open:
+            raise ValueError(f"window {name!r} has not begun; open are {sorted(self._open)}")
+        return self.between(self._open.pop(name), self.mark(), name)
+
+    def _choose_boards(self) -> tuple[Board, ...]:
+        if self._gpus is not None and not self._gpus:
+            self._no_gpu_reason = "no GPU is used"
+            return ()
+        try:
+            visible = visible_boards()
+        except NvmlError as error:
+            self._no_gpu_reason = str(error)
+            return ()
+        if not visible:
+            self._no_gpu_reason = "no GPU is visible to this process"
+        if self._gpus is None:
+            # Two MIG instances of one board have one power reading between them.
+            return tuple({board.uuid: board for board in visible}.values())
+        unknown = [gpu for gpu in self._gpus if gpu not in range(len(visible))]
+        if unknown:
+            raise ValueError(
+                f"gpus must be among the {len(visible)} that are visible, but got {unknown}"
+            )
+        return tuple({visible[gpu].uuid: visible[gpu] for gpu in self._gpus}.values())
+
+    def _stop(self) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
+        if self._carbon is not None:
+            self._carbon.stop()
+            self._carbon = None

@@ -1,0 +1,193 @@
+"""What a window of measuring says: plain numbers with their units, their source and their error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from green_screen import names
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReading:
+    """One board over one window; NaN where the board does not tell.
+
+    Attributes:
+        device: The board in words.
+        seconds: Length of the window.
+        energy_j: By the counter, or else by the integral.
+        counter_j: Difference of the energy counter between the window's edges.
+        integral_j: Integral of sampled power over the window, by the trapezoid rule.
+        resolution_j: How far `energy_j` can be off for the coarseness of its source.
+        source: ``nvml_counter``, ``nvml_power`` or ``none``.
+        reason: Why `energy_j` is missing or not by the counter; empty if it is.
+        max_power_w: Highest sampled power.
+        temperature_c: Mean over the window, as are the next three.
+        utilization_percent: Share of time with a kernel running.
+        sm_clock_mhz: Clock of the multiprocessors.
+        memory_clock_mhz: Clock of the memory.
+        memory_used_mib: Highest memory in use by all processes.
+        throttled: Reason -> share of the status readings that gave it.
+    """
+
+    device: str
+    seconds: float
+    energy_j: float
+    counter_j: float
+    integral_j: float
+    resolution_j: float
+    source: str
+    reason: str
+    max_power_w: float
+    temperature_c: float
+    utilization_percent: float
+    sm_clock_mhz: float
+    memory_clock_mhz: float
+    memory_used_mib: float
+    throttled: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarbonReading:
+    """What CodeCarbon says of one window: the whole machine, mostly by models.
+
+    Attributes:
+        cpu_kwh: CPU energy; by RAPL where it can be read, else by a model of the load.
+        gpu_kwh: GPU energy by NVML, read by CodeCarbon itself.
+        ram_kwh: RAM energy, always by a model of the installed memory.
+        emissions_kg_co2eq: Emissions of the three at the country's mean carbon intensity.
+        reason: Why figures are missing; empty if none is.
+    """
+
+    cpu_kwh: float
+    gpu_kwh: float
+    ram_kwh: float
+    emissions_kg_co2eq: float
+    reason: str
+
+    @property
+    def estimate_j(self) -> float:
+        """CPU and RAM energy in joules: what stands for the energy where there is no GPU."""
+        return (self.cpu_kwh + self.ram_kwh) * 3.6e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyReading:
+    """The energy of one window.
+
+    With GPUs the energies are those of the GPUs alone. Without one, `energy_j` is CodeCarbon's
+    estimate for the CPU and RAM of the machine, and `source` says so.
+
+    Attributes:
+        name: The window's name.
+        energy_j: Joules, by `source`; NaN if they could not be measured.
+        counter_j: Joules by the boards' energy counters.
+        integral_j: Joules by integrating sampled power.
+        disagreement: ``|counter_j - integral_j| / counter_j``.
+        mean_power_w: `energy_j` over `seconds`.
+        max_power_w: Sum of the boards' highest sampled powers.
+        seconds: Length of the window.
+        resolution_j: How far `energy_j` can be off for the coarseness of its source.
+        source: ``nvml_counter``, ``nvml_power``, ``codecarbon_estimate`` or ``none``.
+        reason: Why `energy_j` is missing, or not by the best source; empty otherwise.
+        devices: One reading a board.
+        carbon: What CodeCarbon says of the same window.
+    """
+
+    name: str
+    energy_j: float
+    counter_j: float
+    integral_j: float
+    disagreement: float
+    mean_power_w: float
+    max_power_w: float
+    seconds: float
+    resolution_j: float
+    source: str
+    reason: str
+    devices: tuple[DeviceReading, ...]
+    carbon: CarbonReading
+
+    @property
+    def temperature_c(self) -> float:
+        """Temperature of the hottest board, a mean over the window."""
+        return _max(device.temperature_c for device in self.devices)
+
+    @property
+    def utilization_percent(self) -> float:
+        """Mean utilization of the boards."""
+        return _mean(device.utilization_percent for device in self.devices)
+
+    @property
+    def sm_clock_mhz(self) -> float:
+        """Mean clock of the multiprocessors."""
+        return _mean(device.sm_clock_mhz for device in self.devices)
+
+    @property
+    def memory_clock_mhz(self) -> float:
+        """Mean clock of the memory."""
+        return _mean(device.memory_clock_mhz for device in self.devices)
+
+    @property
+    def memory_used_mib(self) -> float:
+        """Memory in use on all boards."""
+        return sum(device.memory_used_mib for device in self.devices) if self.devices else NAN
+
+
+def machine_reading(name: str, seconds: float, carbon: CarbonReading, reason: str) -> EnergyReading:
+    """Return the reading of a machine without a GPU, which is an estimate; `reason` says why."""
+    energy_j = carbon.estimate_j
+    return EnergyReading(
+        name=name,
+        energy_j=energy_j,
+        counter_j=NAN,
+        integral_j=NAN,
+        disagreement=NAN,
+        mean_power_w=energy_j / seconds if seconds > 0 else NAN,
+        max_power_w=NAN,
+        seconds=seconds,
+        resolution_j=NAN,
+        source=names.SOURCE_ESTIMATE,
+        reason=f"{reason}; {carbon.reason}" if math.isnan(energy_j) else reason,
+        devices=(),
+        carbon=carbon,
+    )
+
+
+def devices_reading(
+    name: str, seconds: float, devices: tuple[DeviceReading, ...], carbon: CarbonReading
+) -> EnergyReading:
+    """Add up the boards; one that is missing makes the sum missing."""
+    energy_j = sum(device.energy_j for device in devices)
+    counter_j = sum(device.counter_j for device in devices)
+    integral_j = sum(device.integral_j for device in devices)
+    # The sum is only as good as its worst part.
+    by_worst = (names.SOURCE_NONE, names.SOURCE_POWER, names.SOURCE_COUNTER)
+    source = min((device.source for device in devices), key=by_worst.index)
+    return EnergyReading(
+        name=name,
+        energy_j=energy_j,
+        counter_j=counter_j,
+        integral_j=integral_j,
+        disagreement=abs(counter_j - integral_j) / counter_j if counter_j > 0 else NAN,
+        mean_power_w=energy_j / seconds if seconds > 0 else NAN,
+        max_power_w=sum(device.max_power_w for device in devices),
+        seconds=seconds,
+        resolution_j=sum(device.resolution_j for device in devices),
+        source=source,
+        reason="; ".join(device.reason for device in devices if device.reason),
+        devices=devices,
+        carbon=carbon,
+    )
+
+
+def _max(values: Iterable[float]) -> float:
+    return max((value for value in values if not math.isnan(value)), default=NAN)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else NAN

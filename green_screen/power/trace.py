@@ -1,0 +1,226 @@
+"""The record of one board: samples of power and status, and the arithmetic of windows over them."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from green_screen import names
+from green_screen.power.nvml import (
+    COUNTER_UPDATE_S,
+    POWER_AVERAGING_S,
+    Board,
+    NvmlError,
+    Status,
+)
+from green_screen.power.reading import NAN, DeviceReading
+
+# Between two samples further apart than this the power is unknown, not interpolated.
+MAX_HOLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class BoardMark:
+    """A point in a board's record; two of them make a window.
+
+    Attributes:
+        time_s: When, by the meter's clock.
+        counter_j: The energy counter; NaN if it could not be read.
+        integral_j: Integral of power since the record began; NaN while the board is lost.
+        resets: How often the counter has fallen so far.
+        error: Why the counter is NaN.
+    """
+
+    time_s: float
+    counter_j: float
+    integral_j: float
+    resets: int
+    error: str
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """A time without samples, and why. It is open while the end is infinite."""
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+class BoardTrace:
+    """Collects samples of one board; something else decides when (see ``sampler``).
+
+    Args:
+        board: What to read.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, board: Board, clock: Callable[[], float]) -> None:
+        """Begin an empty record."""
+        self.board = board
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._times_s: list[float] = []
+        self._powers_w: list[float] = []
+        self._integrals_j: list[float] = []
+        self._gaps: list[_Gap] = []
+        self._status_times_s: list[float] = []
+        self._statuses: list[Status] = []
+        self._last_counter_j = -math.inf
+        self._resets = 0
+
+    def sample_power(self) -> None:
+        """Read the power once; a failure opens a gap, the next success closes it."""
+        try:
+            power_w = self.board.power_w()
+        except NvmlError as error:
+            with self._lock:
+                self._open_gap(str(error))
+            return
+        with self._lock:
+            self._append(self._clock(), power_w)
+
+    def sample_status(self) -> None:
+        """Read the status once, and the counter, to notice when it falls."""
+        status = self.board.status()
+        with self._lock:
+            self._status_times_s.append(self._clock())
+            self._statuses.append(status)
+        self._read_counter()
+
+    def mark(self) -> BoardMark:
+        """Return the point that is now."""
+        now = self._clock()
+        counter_j, error = self._read_counter()
+        with self._lock:
+            return BoardMark(now, counter_j, self._integral_at(now), self._resets, error)
+
+    def between(self, start: BoardMark, end: BoardMark) -> DeviceReading:
+        """Return the reading of the window between two marks.
+
+        The counter is used where both edges have it and it did not fall in between; else the
+        integral, where no gap lies in the window; else the energy is NaN. The reason says why.
+        """
+        seconds = end.time_s - start.time_s
+        counter_j, counter_reason = _counter_difference(start, end)
+        with self._lock:
+            gap_reason = self._gap_reason(start.time_s, end.time_s)
+            powers_w = _slice(self._times_s, self._powers_w, start.time_s, end.time_s)
+            statuses = _slice(self._status_times_s, self._statuses, start.time_s, end.time_s)
+        integral_j = NAN if gap_reason else end.integral_j - start.integral_j
+        max_power_w, min_power_w = max(powers_w, default=NAN), min(powers_w, default=NAN)
+        if not counter_reason:
+            energy_j, source, reason = counter_j, names.SOURCE_COUNTER, ""
+            # Each edge lies up to one update of the counter after the last one it shows.
+            mean_power_w = counter_j / seconds if seconds > 0 else 0.0
+            resolution_j = COUNTER_UPDATE_S * max(mean_power_w, _or_zero(max_power_w))
+        elif not gap_reason:
+            energy_j, source, reason = integral_j, names.SOURCE_POWER, counter_reason
+            # A reading is the mean of the time before it: an edge is blurred by that much.
+            resolution_j = POWER_AVERAGING_S * _or_zero(max_power_w - min_power_w)
+        else:
+            energy_j, source, resolution_j = NAN, names.SOURCE_NONE, NAN
+            reason = f"{counter_reason}; {gap_reason}"
+        return DeviceReading(
+            device=self.board.label,
+            seconds=seconds,
+            energy_j=energy_j,
+            counter_j=counter_j,
+            integral_j=integral_j,
+            resolution_j=resolution_j,
+            source=source,
+            reason=reason,
+            max_power_w=max_power_w,
+            temperature_c=_mean([s.temperature_c for s in statuses]),
+            utilization_percent=_mean([s.utilization_percent for s in statuses]),
+            sm_clock_mhz=_mean([s.sm_clock_mhz for s in statuses]),
+            memory_clock_mhz=_mean([s.memory_clock_mhz for s in statuses]),
+            memory_used_mib=max((s.memory_used_mib for s in statuses), default=NAN),
+            throttled=_throttled(statuses),
+        )
+
+    def _append(self, now: float, power_w: float) -> None:
+        if self._gaps and math.isinf(self._gaps[-1].end_s):
+            self._gaps[-1] = _Gap(self._gaps[-1].start_s, now, self._gaps[-1].reason)
+        integral_j = 0.0
+        if self._times_s:
+            step_s = now - self._times_s[-1]
+            mean_w = (self._powers_w[-1] + power_w) / 2
+            integral_j = self._integrals_j[-1] + step_s * mean_w
+            if reason := self._hole_reason(step_s):
+                self._gaps.append(_Gap(self._times_s[-1], now, reason))
+        self._times_s.append(now)
+        self._powers_w.append(power_w)
+        self._integrals_j.append(integral_j)
+
+    def _open_gap(self, reason: str) -> None:
+        if not (self._gaps and math.isinf(self._gaps[-1].end_s)):
+            start_s = self._times_s[-1] if self._times_s else -math.inf
+            self._gaps.append(_Gap(start_s, math.inf, reason))
+
+    def _gap_reason(self, start_s: float, end_s: float) -> str:
+        for gap in self._gaps:
+            if gap.start_s < end_s and gap.end_s > start_s:
+                return gap.reason
+        if not self._times_s:
+            return f"no sample of {self.board.name} ({self.board.uuid})"
+        return self._hole_reason(end_s - self._times_s[-1])
+
+    def _hole_reason(self, seconds: float) -> str:
+        if seconds <= MAX_HOLE_S:
+            return ""
+        return f"no sample for {seconds:.1f} s of {self.board.name} ({self.board.uuid})"
+
+    def _integral_at(self, now: float) -> float:
+        """Return the integral up to now, which may be a little after the last sample.
+
+        The last power is held. Whatever the next sample corrects falls to the next window: the
+        windows on both sides of a mark add up to the window over both.
+        """
+        if not self._times_s:
+            return NAN
+        return self._integrals_j[-1] + self._powers_w[-1] * max(0.0, now - self._times_s[-1])
+
+    def _read_counter(self) -> tuple[float, str]:
+        try:
+            counter_j = self.board.energy_j()
+        except NvmlError as error:
+            return NAN, str(error)
+        with self._lock:
+            if counter_j < self._last_counter_j:
+                self._resets += 1
+            self._last_counter_j = counter_j
+        return counter_j, ""
+
+
+def _counter_difference(start: BoardMark, end: BoardMark) -> tuple[float, str]:
+    """Return the counter's difference, or NaN and the reason."""
+    if start.error or end.error:
+        return NAN, start.error or end.error
+    if start.resets != end.resets:
+        return NAN, "the energy counter fell: the driver was restarted or the counter wrapped"
+    return end.counter_j - start.counter_j, ""
+
+
+def _slice(times_s: Sequence[float], values: list, start_s: float, end_s: float) -> list:  # type: ignore[type-arg]
+    """Return the values in a window, and the last one before it if none is inside."""
+    first, last = bisect.bisect_left(times_s, start_s), bisect.bisect_right(times_s, end_s)
+    return values[first:last] or values[max(0, first - 1) : first]
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else NAN
+
+
+def _throttled(statuses: Sequence[Status]) -> dict[str, float]:
+    counts = Counter(reason for status in statuses for reason in status.throttle_reasons)
+    return {reason: count / len(statuses) for reason, count in sorted(counts.items())}

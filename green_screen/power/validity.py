@@ -1,0 +1,85 @@
+"""Whether a run's energy can be compared with that of others: each doubt is a reason in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_DISAGREEMENT = 0.02
+# Leakage grows with temperature: the same work takes more energy on a hot board. Idle boards of
+# servers rest between 25 and 45 degrees.
+MAX_START_TEMPERATURE_C = 55.0
+MAX_CLOCK_DEVIATION = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a run saw of its measuring conditions; NaN for what it could not see.
+
+    Attributes:
+        other_processes: Most processes beside this one seen on its GPUs.
+        throttled: Reason -> share of the steady readings that gave it.
+        start_temperature_c: Of the hottest GPU before the run.
+        sm_clock_mhz: Mean over the steady epochs.
+        baseline_sm_clock_mhz: The same of the baseline.
+        disagreement: Of counter and integral over the steady epochs, as a fraction.
+        steady_window_s: Length of the steady epochs.
+        min_window_s: What it should be at least.
+        incomplete: Why a part of the run was not measured; empty if all was.
+        shared_mig: MIG instances on the measured boards beside the one in use.
+        device_mismatch: How the GPUs of the framework and of NVML differ; empty if they agree.
+    """
+
+    other_processes: int = 0
+    throttled: Mapping[str, float] = field(default_factory=dict)
+    start_temperature_c: float = math.nan
+    sm_clock_mhz: float = math.nan
+    baseline_sm_clock_mhz: float = math.nan
+    disagreement: float = math.nan
+    steady_window_s: float = math.nan
+    min_window_s: float = 0.0
+    incomplete: str = ""
+    shared_mig: int = 0
+    device_mismatch: str = ""
+
+
+def reasons(evidence: Evidence) -> tuple[str, ...]:
+    """Return why the measurement should not be trusted; empty if nothing speaks against it.
+
+    Comparisons with NaN are false: what was not seen is not held against a run.
+    """
+    found: list[str] = []
+    if evidence.incomplete:
+        found.append(f"incomplete: {evidence.incomplete}")
+    if evidence.device_mismatch:
+        found.append(evidence.device_mismatch)
+    if evidence.other_processes > 0:
+        found.append(f"{evidence.other_processes} other processes on the GPU")
+    if evidence.shared_mig > 0:
+        found.append(
+            f"{evidence.shared_mig} other MIG instances on the board, whose energy is counted too"
+        )
+    for reason, share in evidence.throttled.items():
+        found.append(f"throttled: {reason} in {share:.0%} of the readings")
+    if evidence.start_temperature_c > MAX_START_TEMPERATURE_C:
+        found.append(
+            f"hot start: {evidence.start_temperature_c:.0f} C, above {MAX_START_TEMPERATURE_C:.0f}"
+        )
+    deviation = evidence.sm_clock_mhz / evidence.baseline_sm_clock_mhz - 1
+    if abs(deviation) > MAX_CLOCK_DEVIATION:
+        found.append(
+            f"clocks: {evidence.sm_clock_mhz:.0f} MHz is {deviation:+.0%} from the baseline's "
+            f"{evidence.baseline_sm_clock_mhz:.0f} MHz"
+        )
+    if evidence.disagreement > MAX_DISAGREEMENT:
+        found.append(
+            f"counter and integral disagree by {evidence.disagreement:.1%}, "
+            f"above {MAX_DISAGREEMENT:.0%}"
+        )
+    if evidence.steady_window_s < evidence.min_window_s:
+        found.append(
+            f"steady window of {evidence.steady_window_s:.1f} s, "
+            f"shorter than {evidence.min_window_s:.1f} s"
+        )
+    return tuple(found)

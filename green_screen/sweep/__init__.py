@@ -1,0 +1,1 @@
+"""Many runs: designs, campaigns, executors. Never imports TensorFlow in the parent."""

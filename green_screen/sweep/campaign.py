@@ -1,0 +1,209 @@
+"""A campaign: one parent run, its design, and a child run for each place of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from green_screen import names, tracking
+from green_screen.options import SweepOptions
+from green_screen.sweep import resume
+from green_screen.sweep.executor import TRAINER, Cooldown, Executor, Job, RestingState
+from green_screen.sweep.local import LocalExecutor
+from green_screen.sweep.preparation import Design, check_trainings, find_design, log_design
+from green_screen.sweep.progress import CampaignProgress
+from green_screen.sweep.runner import Ended, run_jobs
+from green_screen.sweep.summary import Summary
+from green_screen.tracking import RunLogger
+
+
+class CampaignError(RuntimeError):
+    """A campaign that came to no good end; the text says why."""
+
+
+def run_sweep(
+    options: SweepOptions, *, trainer: str = TRAINER, executor: Executor | None = None
+) -> str:
+    """Run a campaign, or what is missing of one, and return its parent run's id.
+
+    Args:
+        options: What to run.
+        trainer: What each job calls, as ``module:function``; see :class:`~.executor.Job`.
+        executor: Where jobs run; the default is what the options say, closed afterwards.
+
+    Raises:
+        OptionError: The options cannot be used; nothing has been started.
+        CampaignError: No run finished, or too many failed.
+        StoreUnavailableError: The tracking server stayed away.
+    """
+    tracking.deliver_all()
+    design = find_design(options, trainer)
+    if trainer == TRAINER:
+        check_trainings(design)
+    with ExitStack() as stack:
+        if executor is None:
+            executor = make_executor(design.options)
+            stack.callback(executor.close)
+        return _run(design, executor, trainer)
+
+
+def make_executor(options: SweepOptions) -> Executor:
+    """Return the executor that the options name."""
+    if options.executor == "ray":
+        from green_screen.sweep.ray import RayExecutor
+
+        return RayExecutor(address=options.ray_address or "auto")
+    return LocalExecutor()
+
+
+def _run(design: Design, executor: Executor, trainer: str) -> str:
+    """Open the parent run, do what is missing, and say how it came out."""
+    started_by_mlflow = os.environ.get("MLFLOW_RUN_ID")
+    parent_id = design.parent.info.run_id if design.parent else None
+    if parent_id and started_by_mlflow:
+        del os.environ["MLFLOW_RUN_ID"]
+        tracking.RunLogger(started_by_mlflow).tags(
+            {names.TAG_KIND: names.KIND_RESUME, names.TAG_RESUMED: parent_id}
+        )
+    tags = {
+        names.TAG_KIND: names.KIND_SWEEP,
+        names.TAG_DESIGN_HASH: design.digest,
+        names.TAG_RUNS_PLANNED: len(design.plan.runs),
+        names.TAG_OWNER: resume.owner(),
+    }
+    name = None if parent_id else _name(design)
+    with tracking.open_run(parent_id, run_name=name, tags=tags) as parent:
+        done = resume.take_over(design.parent) if design.parent else resume.Done()
+        apart = log_design(design, parent)
+        n_runs, finished = len(design.plan.runs), done.finished.values()
+        with CampaignProgress(n_runs, finished, executor.slots) as progress:
+            progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
+            campaign = Campaign(
+                design=design, parent=parent, done=done, trainer=trainer, progress=progress
+            )
+            try:
+                campaign.carry_out(executor)
+            except BaseException:
+                resume.end_left(parent.run_id, design.experiment_id)
+                raise
+    return parent.run_id
+
+
+def _name(design: Design) -> str:
+    options = design.options
+    return f"{options.design} {len(design.plan.runs)} x {options.model} on {options.dataset}"
+
+
+@dataclass
+class Campaign:
+    """A campaign under way."""
+
+    design: Design
+    parent: RunLogger
+    done: resume.Done
+    trainer: str
+    progress: CampaignProgress
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        """Take over what earlier attempts left."""
+        self._plan = {planned.position: planned for planned in self.design.plan.runs}
+        self._train_options = resume.train_options(self.design.options)
+        self._finished = len(self.done.finished)
+        self._summary = Summary(self.parent, self.done.all())
+        self._resting: dict[str, RestingState] = {}
+        for run in sorted(self.done.all(), key=lambda run: run.info.start_time):
+            self._remember_board(run)
+
+    def carry_out(self, executor: Executor) -> None:
+        """Do the runs that are missing.
+
+        Raises:
+            CampaignError: No run finished, or too many failed.
+        """
+        limit = self.design.options.max_failures
+        missing = [position for position in self._plan if position not in self.done.finished]
+        try:
+            run_jobs(
+                executor,
+                missing,
+                self.make_job,
+                on_end=self.note,
+                on_poll=self.progress.poll,
+                stop=lambda: limit is not None and self.failures >= limit,
+            )
+        finally:
+            self._summary.write()
+        text = f"{self._finished} of {len(self._plan)} runs finished, {self.failures} failed"
+        self.progress.say(text)
+        if limit is not None and self.failures >= limit:
+            raise CampaignError(f"{text}: stopped at max_failures={limit}")
+        if not self._finished:
+            raise CampaignError(f"{text}: there is nothing to analyze")
+
+    def make_job(self, position: int) -> Job:
+        """Create the child run of a position and return its job."""
+        planned = self._plan[position]
+        options = self.design.options
+        name = planned.name(self.design.plan.space.baseline)
+        tags: dict[str, object] = {names.TAG_KIND: planned.kind, names.TAG_POSITION: position}
+        if planned.replicate_of is not None:
+            tags[names.TAG_REPLICATE_OF] = planned.replicate_of
+        job = Job(
+            position=position,
+            kind=planned.kind,
+            config=planned.config,
+            options=self._train_options,
+            run_id=tracking.create_child(self.parent.run_id, name, tags, self.design.experiment_id),
+            tracking_uri=tracking.store_uri(),
+            time_limit_s=options.time_limit_s,
+            trainer=self.trainer,
+            cooldown=self._cooldown(),
+        )
+        self.progress.started(job, name)
+        return job
+
+    def _cooldown(self) -> Cooldown | None:
+        options = self.design.options
+        if options.cooldown_timeout_s == 0:
+            return None
+        return Cooldown(
+            band_c=options.cooldown_band_c,
+            band_w=options.cooldown_band_w,
+            timeout_s=options.cooldown_timeout_s,
+            resting=tuple(self._resting.values()),
+        )
+
+    def note(self, ended: Ended) -> None:
+        """Take note of a run that ended."""
+        if ended.finished:
+            self._finished += 1
+        else:
+            self.failures += 1
+        self._remember_board(ended.run)
+        self._summary.add(ended.run)
+        self.parent.metrics(
+            {names.RUNS_FINISHED: self._finished, names.RUNS_FAILED: self.failures},
+        )
+        self.progress.ended(ended)
+
+    def _remember_board(self, run: Run) -> None:
+        """Keep how the first run on a board found it.
+
+        A board that did not get back there in time is taken as it was then: the room has become
+        warmer, and waiting in vain before every run would not cool it.
+        """
+        board = run.data.tags.get(names.TAG_BOARD)
+        if board is None:
+            return
+        metrics = run.data.metrics
+        timed_out = metrics[names.COOLDOWN_S] >= self.design.options.cooldown_timeout_s
+        if board not in self._resting or timed_out:
+            self._resting[board] = RestingState(
+                board=board,
+                temperature_c=metrics[names.COOLDOWN_TEMPERATURE_C],
+                power_w=metrics[names.COOLDOWN_POWER_W],
+            )

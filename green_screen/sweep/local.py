@@ -1,0 +1,259 @@
+"""Runs the jobs of a campaign on this host: one process a job, one GPU a process.
+
+A forkserver that has imported TensorFlow, but run nothing, forks the processes: each begins with
+all imports done and is otherwise as fresh as a new interpreter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import (
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from green_screen import tracking
+from green_screen.sweep.child import child_main
+from green_screen.sweep.executor import LOST, Job, JobResult, Outcome
+from green_screen.sweep.forkserver import start_forkserver
+from green_screen.sweep.outcome import delivered, exit_outcome, keep_output
+from green_screen.sweep.progress import local_boards
+
+logger = logging.getLogger(__name__)
+
+# What every run needs of MLflow, also of what it imports late.
+PRELOAD_TRACKING = (
+    "mlflow",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.store.tracking.rest_store",
+    "mlflow.store.artifact.mlflow_artifacts_repo",
+    "mlflow.tracing.processor.otel",
+    "alembic.command",
+    "sqlalchemy.dialects.sqlite",
+    "green_screen.sweep.child",
+)
+# What every training needs beside that. Importing starts no operation and touches no GPU.
+PRELOAD = (
+    "tensorflow",
+    "tensorflow_addons",
+    "tensorflow_model_optimization",
+    "codecarbon.core.emissions",
+    "sklearn.datasets",
+    *PRELOAD_TRACKING,
+    "green_screen.training.run",
+)
+
+# How long a process that was asked to end may take before it is made to. Longer than a run takes
+# to give up on a store that does not answer (tracking.INTERRUPTED_PATIENCE_S).
+GRACE_S = 20.0
+
+# multiprocessing's exit status of a process whose forkserver died.
+_FORKSERVER_LOST = 255
+
+
+def local_devices() -> tuple[str | None, ...]:
+    """Return the UUIDs of the GPUs that this process may use; ``(None,)`` where there are none."""
+    return tuple(board.mig_uuid or board.uuid for board in local_boards()) or (None,)
+
+
+@dataclass
+class _Active:
+    """A job under way."""
+
+    job: Job
+    device: str | None
+    process: ForkServerProcess | SpawnProcess
+    connection: Connection
+    output: Path
+    started: float
+    deadline: float
+    asked_to_end: float | None = None
+    reason: str = ""
+
+
+class LocalExecutor:
+    """Runs jobs on this host; implements :class:`~green_screen.sweep.executor.Executor`.
+
+    Use it as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Sequence[str | None] | None = None,
+        start: Literal["forkserver", "spawn"] = "forkserver",
+        preload: Sequence[str] = PRELOAD,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        """Prepare to run jobs.
+
+        Args:
+            devices: One slot each: the UUID of the GPU that its jobs see, or ``None`` to leave
+                the choice to CUDA. The default is one slot for each visible GPU, or one without.
+            start: ``forkserver``, or ``spawn`` for a new interpreter that imports everything.
+            preload: Modules that the forkserver imports. It serves the whole process, so that the
+                first executor's choice holds.
+            grace_s: Seconds between asking a process to end and making it.
+        """
+        self._devices = tuple(devices) if devices is not None else local_devices()
+        self._context: ForkServerContext | SpawnContext
+        if start == "forkserver":
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload(list(preload))
+        else:
+            self._context = multiprocessing.get_context("spawn")
+        self._grace_s = grace_s
+        self._free = list(reversed(self._devices))
+        self._active: list[_Active] = []
+        self._closing = False
+        self._folder = tempfile.TemporaryDirectory(prefix="green-screen-")
+        if start == "forkserver":
+            start_forkserver(Path(self._folder.name) / "forkserver.txt")
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at once."""
+        return len(self._devices)
+
+    def submit(self, job: Job) -> None:
+        """Start a job on a free slot."""
+        device = self._free.pop()
+        job = dataclasses.replace(job, shared_host=job.shared_host or self.slots > 1)
+        output = Path(self._folder.name) / f"{job.run_id}.txt"
+        reader, writer = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=child_main,
+            args=(job, device, dict(os.environ), str(output), writer),
+            name=f"job-{job.position}",
+            # Python ends daemons at its exit, should close() not have been called.
+            daemon=True,
+        )
+        started = time.monotonic()
+        process.start()
+        writer.close()
+        limit = float("inf") if job.time_limit_s is None else job.time_limit_s
+        if job.cooldown is not None:
+            limit += job.cooldown.timeout_s
+        self._active.append(
+            _Active(job, device, process, reader, output, started, deadline=started + limit)
+        )
+
+    def wait(self, timeout_s: float) -> list[JobResult]:
+        """Return the jobs that ended, waiting up to `timeout_s` seconds for the first."""
+        until = time.monotonic() + timeout_s
+        while True:
+            self._enforce_limits()
+            now = time.monotonic()
+            pause = min([until, *(self._next_limit(active) for active in self._active)]) - now
+            wait([active.process.sentinel for active in self._active], timeout=max(pause, 0.0))
+            ended = [active for active in self._active if not active.process.is_alive()]
+            if ended or time.monotonic() >= until:
+                return [self._result(active) for active in ended]
+
+    def close(self) -> None:
+        """End the jobs under way as KILLED and leave no process behind."""
+        self._closing = True
+        for active in self._active:
+            self._ask_to_end(active, "the campaign was ended")
+        while self._active:
+            self.wait(self._grace_s)
+        self._folder.cleanup()
+
+    def __enter__(self) -> LocalExecutor:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close, whatever happened."""
+        self.close()
+
+    def _next_limit(self, active: _Active) -> float:
+        if active.asked_to_end is None:
+            return active.deadline
+        return active.asked_to_end + self._grace_s
+
+    def _enforce_limits(self) -> None:
+        for active in self._active:
+            if time.monotonic() < self._next_limit(active):
+                continue
+            if active.asked_to_end is None:
+                self._ask_to_end(active, f"time limit of {active.job.time_limit_s:g} s")
+            else:
+                active.process.kill()
+                active.asked_to_end = time.monotonic()
+
+    def _ask_to_end(self, active: _Active, reason: str) -> None:
+        if active.asked_to_end is None:
+            active.asked_to_end = time.monotonic()
+            active.reason = reason
+            active.process.terminate()
+
+    def _result(self, active: _Active) -> JobResult:
+        self._active.remove(active)
+        active.process.join()
+        patience = tracking.INTERRUPTED_PATIENCE_S if self._closing else None
+        outcome, reason = delivered(active.job, *_outcome(active), patience)
+        active.connection.close()
+        active.process.close()
+        self._free.append(active.device)
+        if outcome is not Outcome.FINISHED:
+            keep_output(active.job, active.output)
+        active.output.unlink(missing_ok=True)
+        return JobResult(
+            job=active.job,
+            outcome=outcome,
+            reason=reason,
+            wall_s=time.monotonic() - active.started,
+        )
+
+
+def _outcome(active: _Active) -> tuple[Outcome, str]:
+    """Return how a process that is gone came out: what it said, or what its exit status says."""
+    said: tuple[Outcome, str] | None = None
+    try:
+        if active.connection.poll():
+            value, reason = json.loads(active.connection.recv_bytes())
+            said = Outcome(value), reason
+    except EOFError:
+        pass
+    if said is not None and said[0] is Outcome.FINISHED:
+        return said
+    if active.reason:
+        return Outcome.KILLED, active.reason
+    if said is not None:
+        return said
+    status = active.process.exitcode
+    assert status is not None
+    if status == _FORKSERVER_LOST:
+        _make_end(active.process.pid)
+        return Outcome.KILLED, f"{LOST}the process that starts the runs died"
+    return exit_outcome(status)
+
+
+def _make_end(pid: int | None) -> None:
+    """Kill a process that multiprocessing has lost sight of."""
+    assert pid is not None
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        logger.debug("process %d has ended already", pid)

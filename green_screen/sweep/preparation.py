@@ -1,0 +1,110 @@
+"""What a campaign is to be, before anything of it has started."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from green_screen import names, tracking
+from green_screen.options import SweepOptions, option_params, require
+from green_screen.space import FACTOR_NAMES, Space, resolve
+from green_screen.sweep import resume
+from green_screen.sweep.association import condition_number, worst_association
+from green_screen.sweep.design import Plan, make_plan
+from green_screen.sweep.executor import TRAINER
+from green_screen.tracking import RunLogger
+from green_screen.training.data import check_dataset
+from green_screen.training.model import check_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a campaign is to be.
+
+    Attributes:
+        options: The options, those of the campaign that is resumed included.
+        plan: Its runs.
+        digest: What tells it from other campaigns.
+        experiment_id: Where its runs are.
+        parent: The campaign that is resumed; ``None`` for a new one.
+    """
+
+    options: SweepOptions
+    plan: Plan
+    digest: str
+    experiment_id: str
+    parent: Run | None
+
+
+def find_design(options: SweepOptions, trainer: str = TRAINER) -> Design:
+    """Return the campaign that the options mean: a new one, or one to be completed.
+
+    Raises:
+        OptionError: The campaign to resume is none, is another one, or is being run.
+    """
+    named = options.resume if options.resume != "new" else None
+    parent = None
+    if named is not None:
+        parent = resume.read_parent(named)
+        resume.check_not_running(parent, explicit=True)
+        tracking.use_experiment(parent.info.experiment_id)
+        options = resume.options_of(parent, options)
+    plan = make_plan(Space.load(options.config), options)
+    settings = option_params(resume.train_options(options))
+    # A configuration file counts by what is in it, and so in the plan.
+    del settings["config"]
+    digest = plan.digest({**settings, "trainer": trainer})
+    if parent is not None:
+        before = parent.data.tags[names.TAG_DESIGN_HASH]
+        require(
+            digest == before,
+            "resume",
+            named,
+            f"a campaign of the same design, but its runs differ (design {before}, now {digest}): "
+            "the configuration file may have been edited",
+        )
+        return Design(
+            options=options,
+            plan=plan,
+            digest=digest,
+            experiment_id=parent.info.experiment_id,
+            parent=parent,
+        )
+    experiment_id = tracking.ensure_experiment()
+    if options.resume is None:
+        parent = resume.find_unfinished(experiment_id, digest)
+        if parent is not None:
+            resume.check_not_running(parent, explicit=False)
+    return Design(
+        options=options, plan=plan, digest=digest, experiment_id=experiment_id, parent=parent
+    )
+
+
+def check_trainings(design: Design) -> None:
+    """Refuse a campaign with a training that could not be done.
+
+    Raises:
+        OptionError: The data set or the model cannot be used, or not with some configuration.
+    """
+    options = design.options
+    configs = {resolve(planned.config).effective for planned in design.plan.runs}
+    for internal in {config.internal for config in configs}:
+        check_model(options.model, internal, image_size=options.image_size)
+    check_dataset(options.dataset, samples=options.samples, configs=tuple(configs))
+
+
+def log_design(design: Design, parent: RunLogger) -> str:
+    """Log what is run and how well its factors can be told apart; return the latter in words."""
+    parent.params(option_params(design.options))
+    parent.text(design.plan.as_csv(), names.DESIGN_CSV)
+    levels = design.plan.levels()
+    worst, pair = worst_association(levels, FACTOR_NAMES)
+    condition = condition_number(levels)
+    parent.metrics(
+        {names.DESIGN_WORST_ASSOCIATION: worst, names.DESIGN_CONDITION_NUMBER: condition}
+    )
+    parent.tags({names.TAG_WORST_PAIR: pair})
+    apart = f"condition number {condition:.2f}" if math.isfinite(condition) else "too few runs"
+    return f"design: worst association {worst:.3f} ({pair or 'none'}), {apart} for all main effects"

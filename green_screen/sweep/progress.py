@@ -1,0 +1,172 @@
+"""What a person sees of a campaign: live on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from mlflow.entities import Run
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from green_screen import names
+from green_screen.power.nvml import Board, NvmlError
+from green_screen.power.visible import visible_boards
+from green_screen.sweep.executor import Job
+from green_screen.sweep.runner import Ended
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as ``h:mm:ss``, or a dash if it is not known."""
+    if not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def energy(joules: float) -> str:
+    """Return an energy with a unit that suits its size."""
+    for unit, size in (("MJ", 1e6), ("kJ", 1e3)):
+        if joules >= size:
+            return f"{joules / size:.2f} {unit}"
+    return f"{joules:.0f} J"
+
+
+def local_boards() -> tuple[Board, ...]:
+    """Return the boards that this process may use; none where NVML does not tell."""
+    try:
+        return visible_boards()
+    except NvmlError:
+        return ()
+
+
+def power_now_w(boards: Sequence[Board]) -> float:
+    """Return what boards draw together, in watts; NaN without any that tell."""
+    try:
+        return sum(board.power_w() for board in boards) or math.nan
+    except NvmlError:
+        return math.nan
+
+
+def run_seconds(run: Run) -> float:
+    """Return how long a run took by the store; NaN while it has not ended."""
+    if not run.info.end_time:
+        return math.nan
+    return float(run.info.end_time - run.info.start_time) / 1000.0
+
+
+def run_energy_j(run: Run) -> float:
+    """Return the energy of a run, or 0 where none is known: a sum of it is a lower bound."""
+    value = run.data.metrics.get(names.ENERGY_TOTAL_J, math.nan)
+    return value if math.isfinite(value) else 0.0
+
+
+class CampaignProgress:
+    """Shows a campaign's progress while it is open as a context manager."""
+
+    def __init__(
+        self, planned: int, done: Iterable[Run], slots: int, console: Console | None = None
+    ) -> None:
+        """Begin with what earlier attempts finished.
+
+        Args:
+            planned: All runs of the campaign.
+            done: Those that have finished.
+            slots: How many run at once.
+            console: Where to show it; the default is standard output.
+        """
+        finished = list(done)
+        self._console = console or Console(soft_wrap=True, highlight=False)
+        self._planned = planned
+        self._slots = max(slots, 1)
+        self._boards = local_boards()
+        self._left = planned - len(finished)
+        self._ended = len(finished)
+        self._energy_j = sum(run_energy_j(run) for run in finished)
+        seconds = [s for s in map(run_seconds, finished) if math.isfinite(s)]
+        self._n_timed, self._timed_s = len(seconds), sum(seconds)
+        self._under_way: dict[str, tuple[str, float]] = {}
+        self._bar = Progress(
+            TextColumn("run"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=planned, completed=self._ended, state="")
+
+    def __enter__(self) -> CampaignProgress:
+        """Show it."""
+        self._bar.start()
+        self.poll()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away; the lines stay."""
+        self._bar.stop()
+
+    def started(self, job: Job, name: str) -> None:
+        """Take note of a start."""
+        self._under_way[job.run_id] = name, time.monotonic()
+        if not self._console.is_terminal:
+            number = self._ended + len(self._under_way)
+            self._console.print(
+                f"run {number} of {self._planned}: {name} ({self._figures()})", markup=False
+            )
+        self.poll()
+
+    def ended(self, ended: Ended) -> None:
+        """Take note of an end, and say how it came out."""
+        name, _ = self._under_way.pop(ended.run.info.run_id)
+        self._ended += 1
+        self._left -= 1
+        self._energy_j += run_energy_j(ended.run)
+        self._n_timed += 1
+        self._timed_s += ended.result.wall_s
+        self._console.print(_line(name, ended), markup=False)
+        self.poll()
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        self._console.print(text, markup=False)
+
+    def poll(self) -> None:
+        """Refresh power and time."""
+        if self._console.is_terminal:
+            current = " | ".join(name for name, _ in self._under_way.values())
+            state = f"{self._figures()}  {current}"
+            self._bar.update(self._task, completed=self._ended, state=state, refresh=True)
+
+    def _figures(self) -> str:
+        power = power_now_w(self._boards)
+        now = f"{power:.0f} W now, " if math.isfinite(power) else ""
+        return f"{now}{energy(self._energy_j)} so far, {duration(self._left_s())} left"
+
+    def _left_s(self) -> float:
+        """Return the time left if the runs to come take as long as those so far, on average."""
+        if not self._n_timed:
+            return math.nan
+        mean = self._timed_s / self._n_timed
+        since = sum(time.monotonic() - started for _, started in self._under_way.values())
+        return max(mean * self._left - since, 0.0) / self._slots
+
+
+def _line(name: str, ended: Ended) -> str:
+    status = ended.run.info.status
+    if not ended.finished:
+        return f"{status.lower()}: {name}: {ended.result.reason}"
+    metrics = ended.run.data.metrics
+    accuracy = metrics.get(names.TEST_ACCURACY, math.nan)
+    return (
+        f"finished: {name}: {duration(ended.result.wall_s)}, {energy(run_energy_j(ended.run))}, "
+        f"test accuracy {accuracy:.3f}"
+    )

@@ -1,0 +1,116 @@
+"""Carries out runs on an executor: submit, wait, and see that every run's status is true."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from green_screen import names, tracking
+from green_screen.sweep.executor import Executor, Job, JobResult, Outcome
+
+logger = logging.getLogger(__name__)
+
+# How long to wait for an end before progress is shown again.
+_POLL_S = 1.0
+
+# How often a run is tried whose node goes away under it.
+_MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A run that came to its end.
+
+    Attributes:
+        result: What the executor says.
+        run: What the store says, its status settled.
+    """
+
+    result: JobResult
+    run: Run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete in the store."""
+        return str(self.run.info.status) == Outcome.FINISHED.value
+
+
+def run_jobs(
+    executor: Executor,
+    positions: Iterable[int],
+    make_job: Callable[[int], Job],
+    *,
+    on_end: Callable[[Ended], None],
+    on_poll: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run jobs until all have ended; whatever happens, no run is left under way.
+
+    Args:
+        executor: Where they run. It is closed if this function is interrupted or fails.
+        positions: The jobs, in their order.
+        make_job: Creates a position's MLflow run and returns its job; called just before the job
+            starts, and again if the job is lost with its node.
+        on_end: Called after each job, with the run as it is in the store.
+        on_poll: Called every second or so.
+        stop: Whether to start no further job.
+
+    Raises:
+        StoreUnavailableError: The tracking server stayed away.
+    """
+    waiting = deque(positions)
+    attempts: Counter[int] = Counter()
+    under_way: dict[str, Job] = {}
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < executor.slots and not stop():
+                job = make_job(waiting.popleft())
+                under_way[job.run_id] = job
+                executor.submit(job)
+            if stop():
+                waiting.clear()
+            for result in executor.wait(_POLL_S):
+                ended = settle(result)
+                del under_way[result.job.run_id]
+                position = result.job.position
+                attempts[position] += 1
+                if result.lost and not ended.finished and attempts[position] < _MAX_ATTEMPTS:
+                    logger.warning("run %d is done again: %s", position, result.reason)
+                    waiting.appendleft(position)
+                else:
+                    on_end(ended)
+            on_poll()
+    except BaseException as error:
+        executor.close()
+        reason = f"the campaign was ended: {str(error) or type(error).__name__}"
+        for run_id in under_way:
+            _end_quickly(run_id, reason)
+        raise
+
+
+def settle(result: JobResult) -> Ended:
+    """Make the store say how a job ended, where its process could not, and how long it waited."""
+    run_id = result.job.run_id
+    if result.outcome is Outcome.FINISHED:
+        fit_s = tracking.metric_sum(run_id, names.EPOCH_TIME_S)
+        waited_s = tracking.metric_sum(run_id, names.COOLDOWN_S)
+        overhead = {names.RUN_OVERHEAD_S: result.wall_s - waited_s - fit_s}
+        tracking.patiently(lambda: tracking.RunLogger(run_id).metrics(overhead))
+        run = tracking.end_cut_off(run_id, "KILLED", "the process ended, its run did not")
+    else:
+        # The child may have ended its run itself, but only the executor knows why it had to.
+        why = {names.TAG_FAILURE: result.reason}
+        tracking.patiently(lambda: tracking.RunLogger(run_id).tags(why))
+        run = tracking.end_cut_off(run_id, result.outcome.value, result.reason)
+    return Ended(result=result, run=run)
+
+
+def _end_quickly(run_id: str, reason: str) -> None:
+    try:
+        tracking.end_cut_off(run_id, "KILLED", reason, tracking.INTERRUPTED_PATIENCE_S)
+    except tracking.StoreUnavailableError as error:
+        logger.warning("run %s is left RUNNING, and resume ends it: %s", run_id, error)

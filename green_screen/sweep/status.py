@@ -1,0 +1,116 @@
+"""The state of a campaign, from the store alone: nothing of it need be alive, or on this host."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from green_screen import names, tracking
+from green_screen.options import OptionError
+from green_screen.sweep.progress import duration, energy, run_energy_j, run_seconds
+from green_screen.sweep.resume import children_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignStatus:
+    """How far a campaign is.
+
+    Attributes:
+        parent: Its parent run.
+        planned: Its runs, baselines and replicates included.
+        finished: The finished runs, one for each position that is done.
+        under_way: The runs that the store has as running.
+        failed: The latest run of each position that has none finished and none under way.
+        energy_j: Energy of all finished runs, where known.
+        left_s: Time left if the rest takes as long, on average, as those finished; NaN if none has.
+    """
+
+    parent: Run
+    planned: int
+    finished: tuple[Run, ...]
+    under_way: tuple[Run, ...]
+    failed: tuple[Run, ...]
+    energy_j: float
+    left_s: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run has finished."""
+        return len(self.finished) == self.planned
+
+    def text(self) -> str:
+        """Return the state in lines for a person."""
+        info, tags = self.parent.info, self.parent.data.tags
+        missing = self.planned - len(self.finished) - len(self.under_way)
+        since = duration(time.time() - info.start_time / 1000.0)
+        lines = [
+            f"campaign {info.run_id} ({info.run_name}): {info.status}, begun {since} ago, "
+            f"owner {tags.get(names.TAG_OWNER, 'unknown')}",
+            f"  {len(self.finished)} of {self.planned} runs finished, {len(self.under_way)} under "
+            f"way, {missing} missing ({len(self.failed)} of them failed so far)",
+            f"  energy so far {energy(self.energy_j)}, time left {duration(self.left_s)}",
+        ]
+        lines += [f"  under way: {run.info.run_name}" for run in self.under_way]
+        lines += [
+            f"  {run.info.status.lower()}: {run.info.run_name}: "
+            f"{run.data.tags.get(names.TAG_FAILURE, 'no reason known')}"
+            for run in self.failed
+        ]
+        if not self.complete and info.status not in tracking.UNDER_WAY:
+            lines.append(f"  to complete it: python -m entrypoints.sweep --resume {info.run_id}")
+        return "\n".join(lines)
+
+
+def find_campaign(sweep: str | None) -> Run:
+    """Return the parent run that an id or a name means: the latest of that name, or of all.
+
+    Raises:
+        OptionError: There is none.
+    """
+    experiment_id = tracking.ensure_experiment()
+    condition = f"tags.`{names.TAG_KIND}` = '{names.KIND_SWEEP}'"
+    campaigns = tracking.search_runs(experiment_id, condition)
+    for run in campaigns:
+        if sweep in (None, run.info.run_id, run.info.run_name):
+            return run
+    known = ", ".join(run.info.run_name for run in campaigns[:5]) or "none"
+    raise OptionError(
+        f"sweep must be the id or name of a campaign in {tracking.store_uri()}, but got {sweep!r}; "
+        f"the latest are: {known}"
+    )
+
+
+def read_status(sweep: str | None) -> CampaignStatus:
+    """Return the state of the campaign that :func:`find_campaign` finds.
+
+    Raises:
+        OptionError: There is none.
+    """
+    parent = find_campaign(sweep)
+    finished: dict[str, Run] = {}
+    under_way: dict[str, Run] = {}
+    failed: dict[str, Run] = {}
+    for run in children_of(parent):
+        group = finished if run.info.status == "FINISHED" else failed
+        if run.info.status in tracking.UNDER_WAY:
+            group = under_way
+        group.setdefault(run.data.tags[names.TAG_POSITION], run)
+    seconds = [s for s in map(run_seconds, finished.values()) if math.isfinite(s)]
+    planned = int(parent.data.tags[names.TAG_RUNS_PLANNED])
+    left_s = sum(seconds) / len(seconds) * (planned - len(finished)) if seconds else math.nan
+    return CampaignStatus(
+        parent=parent,
+        planned=planned,
+        finished=tuple(finished.values()),
+        under_way=tuple(under_way.values()),
+        failed=tuple(
+            run
+            for position, run in failed.items()
+            if position not in finished and position not in under_way
+        ),
+        energy_j=sum(map(run_energy_j, finished.values())),
+        left_s=left_s / max(len(under_way), 1),
+    )

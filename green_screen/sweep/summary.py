@@ -1,0 +1,102 @@
+"""The table of a campaign's runs, kept up to date on its parent run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterable
+
+from mlflow.entities import Run
+
+from green_screen import names
+from green_screen.space import FACTOR_NAMES
+from green_screen.tracking import RunLogger
+
+_TAGS = (
+    names.TAG_ENERGY_SOURCE,
+    names.TAG_MEASUREMENT_VALID,
+    names.TAG_DIVERGED,
+    names.TAG_OUT_OF_MEMORY,
+    names.TAG_FAILURE,
+)
+_METRICS = (
+    names.VAL_ACCURACY,
+    names.TEST_ACCURACY,
+    names.ENERGY_PER_EPOCH_J,
+    names.ENERGY_PER_1K_IMAGES_J,
+    names.ENERGY_TOTAL_J,
+    names.DURATION_S,
+    names.RUN_OVERHEAD_S,
+    names.COOLDOWN_S,
+)
+COLUMNS = (
+    "position",
+    "kind",
+    "run_id",
+    "run_name",
+    "status",
+    "start_time_ms",
+    "end_time_ms",
+    *FACTOR_NAMES,
+    *(names.EFFECTIVE_PREFIX + factor for factor in FACTOR_NAMES),
+    *_METRICS,
+    *_TAGS,
+)
+
+# Writing the table takes at most this share of a campaign's time: it grows with every run, and at
+# thousands of runs of a second each it would cost more than they do.
+_WRITING_SHARE = 0.05
+
+
+def row(run: Run) -> tuple[object, ...]:
+    """Return a run's cells, in the order of :data:`COLUMNS`; what a run lacks is empty."""
+    info, data = run.info, run.data
+    params = [*FACTOR_NAMES, *(names.EFFECTIVE_PREFIX + factor for factor in FACTOR_NAMES)]
+    return (
+        data.tags.get(names.TAG_POSITION, ""),
+        data.tags.get(names.TAG_KIND, ""),
+        info.run_id,
+        info.run_name,
+        info.status,
+        info.start_time,
+        info.end_time,
+        *(data.params.get(name, "") for name in params),
+        *(data.metrics.get(name, "") for name in _METRICS),
+        *(data.tags.get(name, "") for name in _TAGS),
+    )
+
+
+class Summary:
+    """Collects rows, in the order in which runs end, and writes them as ``runs_summary.csv``."""
+
+    def __init__(self, parent: RunLogger, runs: Iterable[Run] = ()) -> None:
+        """Begin with the runs of earlier attempts."""
+        self._parent = parent
+        self._lines = [_line(COLUMNS), *(_line(row(run)) for run in runs)]
+        self._not_before = 0.0
+        self._unwritten = False
+
+    def add(self, run: Run) -> None:
+        """Add a run that ended and write the table, unless it has just been written."""
+        self._lines.append(_line(row(run)))
+        self._unwritten = True
+        if time.monotonic() >= self._not_before:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table if it has changed."""
+        if not self._unwritten:
+            return
+        started = time.monotonic()
+        self._parent.text("".join(self._lines), names.RUNS_SUMMARY_CSV)
+        self._parent.flush(patience_s=1.0)
+        now = time.monotonic()
+        self._not_before = now + (now - started) / _WRITING_SHARE
+        self._unwritten = False
+
+
+def _line(cells: Iterable[object]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue()

@@ -1,0 +1,48 @@
+"""The only door to the tracking server for the code that trains and for campaigns.
+
+:func:`open_run` gives a run its life, :class:`RunLogger` writes to it, and nothing that was logged
+is lost to a server that is away for a while or to a process that dies.
+"""
+
+from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, Interrupted, interruptible, open_run
+from green_screen.tracking.outbox import RefusedError
+from green_screen.tracking.run_logger import RunLogger
+from green_screen.tracking.spool import deliver, deliver_all, spool_root
+from green_screen.tracking.store import (
+    UNDER_WAY,
+    StoreUnavailableError,
+    create_child,
+    end_cut_off,
+    ensure_experiment,
+    metric_sum,
+    patiently,
+    read_run,
+    search_runs,
+    store_uri,
+    use_experiment,
+    use_store,
+)
+
+__all__ = [
+    "INTERRUPTED_PATIENCE_S",
+    "UNDER_WAY",
+    "Interrupted",
+    "RefusedError",
+    "RunLogger",
+    "StoreUnavailableError",
+    "create_child",
+    "deliver",
+    "deliver_all",
+    "end_cut_off",
+    "ensure_experiment",
+    "interruptible",
+    "metric_sum",
+    "open_run",
+    "patiently",
+    "read_run",
+    "search_runs",
+    "spool_root",
+    "store_uri",
+    "use_experiment",
+    "use_store",
+]

@@ -1,0 +1,167 @@
+"""The life of a run: start or go on, and end with the right status, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from green_screen import names
+from green_screen.tracking.outbox import Outbox, RefusedError
+from green_screen.tracking.records import Record
+from green_screen.tracking.run_logger import RunLogger
+from green_screen.tracking.store import (
+    MAX_TAG_LENGTH,
+    ensure_experiment,
+    is_transient,
+    patience_s,
+    patiently,
+)
+
+logger = logging.getLogger(__name__)
+
+# A process that was told to end waits no longer than this for a server that is down; what could not
+# be sent stays in the outbox's file.
+INTERRUPTED_PATIENCE_S = 8.0
+
+
+class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is not an error
+    """The process was asked to end: the run ends as KILLED.
+
+    Attributes:
+        number: The signal, SIGINT or SIGTERM.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Name the signal."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into :class:`Interrupted` while the block runs (main thread only).
+
+    Only the first signal counts: a terminal sends SIGINT to all processes and the campaign SIGTERM
+    to its child, and the second must not break into the ending of the run.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def raise_interrupted(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        if len(received) == 1:
+            raise Interrupted(signum)
+
+    before = {s: signal.signal(s, raise_interrupted) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def open_run(
+    run_id: str | None = None,
+    run_name: str | None = None,
+    tags: Mapping[str, object] | None = None,
+    experiment: str = names.EXPERIMENT,
+) -> Iterator[RunLogger]:
+    """Start a run, or go on with `run_id` or with the run that ``mlflow run`` made.
+
+    What the block logs is sent in the background and has arrived when the block has ended, unless
+    the server stayed away; then it waits in a local file and the campaign's resume sends it.
+
+    The run ends FINISHED, also on ``sys.exit(0)``; KILLED on SIGINT or SIGTERM; FAILED on any other
+    exception, whose text becomes the tag ``failure``. The exception goes on.
+    """
+    run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
+    experiment_id = None if run_id else ensure_experiment(experiment)
+    with interruptible():
+        run = patiently(
+            lambda: mlflow.start_run(run_id=run_id, experiment_id=experiment_id, run_name=run_name)
+        )
+        outbox = Outbox(run.info.run_id, MlflowClient())
+        run_logger = RunLogger(run.info.run_id, outbox=outbox)
+        status, failure, patience = "FINISHED", "", patience_s()
+        try:
+            if tags:
+                run_logger.tags(tags)
+            yield run_logger
+        except (Interrupted, KeyboardInterrupt) as error:
+            status, failure = "KILLED", f"interrupted by {str(error) or 'SIGINT'}"
+            patience = INTERRUPTED_PATIENCE_S
+            raise
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                status, failure = "FAILED", f"exit with status {error.code}"
+            raise
+        except BaseException as error:
+            status, failure = "FAILED", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            _finish(outbox, status, failure, patience)
+
+
+def _finish(outbox: Outbox, status: str, failure: str, patience: float) -> None:
+    """Send the rest and the run's end.
+
+    Raises:
+        RefusedError: The server refused a record of a run that was fine otherwise.
+    """
+    refused = None
+    try:
+        if not outbox.flush(patience):
+            patience = 0.0
+    except Interrupted:
+        patience = INTERRUPTED_PATIENCE_S  # the work is done: only its delivery is cut short
+    except RefusedError as error:
+        if status == "FINISHED":  # otherwise another exception is on its way
+            refused = error
+            status, failure = "FAILED", f"{type(error).__name__}: {error}"
+    last: list[Record] = []
+    if failure:
+        last.append({"op": "tags", "tags": {names.TAG_FAILURE: failure[:MAX_TAG_LENGTH]}})
+    last.append({"op": "end", "status": status, "time_ms": int(time.time() * 1000)})
+    with contextlib.suppress(RefusedError):  # the outbox has logged it, and the run is over
+        for record in last:
+            outbox.put(record)
+        outbox.flush(patience)
+    with _impatient(active=not outbox.close()):
+        try:
+            # Sets the status a second time: there is no other public way to leave the active run.
+            mlflow.end_run(status)
+        except (MlflowException, OSError) as error:
+            if not is_transient(error):
+                raise
+            logger.debug("the end of the run waits in its file: %s", error)
+    if refused is not None:
+        raise refused
+
+
+@contextmanager
+def _impatient(*, active: bool) -> Iterator[None]:
+    """Let MLflow give up at once on a server that is known to be away."""
+    if not active:
+        yield
+        return
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+    before = {key: os.environ[key] for key in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.update(before)

@@ -1,0 +1,63 @@
+"""What is logged to a run, as records that can wait in a file and be sent twice without harm.
+
+A record is a JSON object whose ``op`` says what it holds. Sending one again changes nothing: the
+server keeps one metric value for each key, step, time and value, and tags, artifacts and the end of
+a run are overwritten by the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+Record: TypeAlias = dict[str, Any]
+
+# Limits of one `log_batch` call (MLflow's REST API).
+_MAX_METRICS = 1000
+_MAX_PARAMS = 100
+_MAX_TAGS = 100
+
+
+def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None) -> None:
+    """Send one record to the server.
+
+    Args:
+        client: Where to.
+        run_id: The run.
+        record: What.
+        folder: Where the copies of artifacts are; ``None`` if they are the files themselves.
+
+    Raises:
+        Exception: MLflow's, as it comes.
+    """
+    match record["op"]:
+        case "metrics":
+            values = record["metrics"].items()
+            time_ms, step = record["time_ms"], record["step"]
+            batch = [Metric(key, float(value), time_ms, step) for key, value in values]
+            for start in range(0, len(batch), _MAX_METRICS):
+                client.log_batch(run_id, metrics=batch[start : start + _MAX_METRICS])
+        case "params":
+            present = client.get_run(run_id).data.params
+            new = [Param(k, v) for k, v in record["params"].items() if k not in present]
+            for start in range(0, len(new), _MAX_PARAMS):
+                client.log_batch(run_id, params=new[start : start + _MAX_PARAMS])
+        case "tags":
+            tags = [RunTag(key, value) for key, value in record["tags"].items()]
+            for start in range(0, len(tags), _MAX_TAGS):
+                client.log_batch(run_id, tags=tags[start : start + _MAX_TAGS])
+        case "artifact":
+            path = Path(record["path"]) if folder is None else folder / record["path"]
+            # The copy of a file that has been sent is deleted at once.
+            if folder is None or path.exists():
+                client.log_artifact(run_id, str(path), record["folder"])
+        case "dataset":
+            context = InputTag("mlflow.data.context", record["context"])
+            client.log_inputs(run_id, [DatasetInput(Dataset(**record["dataset"]), [context])])
+        case "end":
+            client.set_terminated(run_id, record["status"], record["time_ms"])
+        case other:
+            raise ValueError(f"op must be one that this version knows, but got {other!r}")

@@ -1,0 +1,209 @@
+"""The tracking server: which one, how long to wait for it, and the runs on it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A call gives up on a server that does not answer within about 15 s, so that it can be told apart
+# from one that refuses; the loops here try again for as long as PATIENCE_S says. MLflow's own
+# defaults wait up to 120 s for an answer and double their pauses, and so sleep through a recovery.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from green_screen import names
+
+T = TypeVar("T")
+
+MAX_TAG_LENGTH = 5000
+UNDER_WAY = ("RUNNING", "SCHEDULED")
+# Most runs that MLflow returns at once.
+_PAGE = 50_000
+RETRY_PAUSE_S = 1.0
+
+# Internal errors count: a connection that fails and a server that is starting up end as these.
+_TRANSIENT = {
+    ErrorCode.Name(code)
+    for code in (
+        DEADLINE_EXCEEDED,
+        INTERNAL_ERROR,
+        REQUEST_LIMIT_EXCEEDED,
+        TEMPORARILY_UNAVAILABLE,
+    )
+}
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class StoreUnavailableError(RuntimeError):
+    """The tracking server did not answer for as long as we were willing to wait."""
+
+
+def patience_s() -> float:
+    """Return how long to wait for a tracking server that is down: 300 s, or what is set.
+
+    ``GREEN_SCREEN_PATIENCE_S`` sets it.
+    """
+    return float(os.environ.get("GREEN_SCREEN_PATIENCE_S", "300"))
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a call that failed may succeed later: the server was away, or its database locked."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _TRANSIENT
+    # Those of a connection are OSErrors, and so is a full disk of a local store.
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT)
+
+
+def patiently(call: Callable[[], T], patience: float | None = None) -> T:
+    """Return what `call` returns, calling again while the tracking server is away.
+
+    Args:
+        call: A call to the server that may be made twice.
+        patience: Seconds to go on for; ``None`` is :func:`patience_s`.
+
+    Raises:
+        StoreUnavailableError: It stayed away for so long.
+        Exception: What `call` raises for any other reason.
+    """
+    patience = patience_s() if patience is None else patience
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if time.monotonic() >= until:
+                raise StoreUnavailableError(
+                    f"the tracking server {mlflow.get_tracking_uri()!r} has not answered for "
+                    f"{patience:g} s: {error}"
+                ) from error
+        time.sleep(RETRY_PAUSE_S)
+
+
+def use_store(tracking_uri: str) -> None:
+    """Let this process log to the store at `tracking_uri`."""
+    mlflow.set_tracking_uri(tracking_uri)
+
+
+def store_uri() -> str:
+    """Return where this process logs to."""
+    return str(mlflow.get_tracking_uri())
+
+
+def ensure_experiment(name: str = names.EXPERIMENT) -> str:
+    """Return the id of the experiment `name`, made if it is missing.
+
+    Inside ``mlflow run`` the experiment that the caller chose wins.
+    """
+    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if chosen:
+        return chosen
+    return str(patiently(lambda: mlflow.set_experiment(name)).experiment_id)
+
+
+def use_experiment(experiment_id: str) -> None:
+    """Let this process's runs be in an experiment that exists."""
+    patiently(lambda: mlflow.set_experiment(experiment_id=experiment_id))
+
+
+@functools.cache
+def _context_tags() -> dict[str, str]:
+    """Return what MLflow tags a run with by itself: user, source, commit."""
+    return dict(resolve_tags())
+
+
+def create_child(
+    parent_run_id: str | None, run_name: str, tags: Mapping[str, object], experiment_id: str
+) -> str:
+    """Create a run without making it active and return its id."""
+    all_tags = _context_tags() | {k: str(value)[:MAX_TAG_LENGTH] for k, value in tags.items()}
+    if parent_run_id:
+        all_tags[MLFLOW_PARENT_RUN_ID] = parent_run_id
+    client = MlflowClient()
+    run = patiently(lambda: client.create_run(experiment_id, tags=all_tags, run_name=run_name))
+    return str(run.info.run_id)
+
+
+def read_run(run_id: str, patience: float | None = None) -> Run:
+    """Return a run with its latest metrics, parameters and tags."""
+    return patiently(lambda: MlflowClient().get_run(run_id), patience)
+
+
+def metric_sum(run_id: str, metric: str) -> float:
+    """Return the sum of a metric over its steps; 0 if it was never logged."""
+    history = patiently(lambda: MlflowClient().get_metric_history(run_id, metric))
+    return float(sum({point.step: point.value for point in history}.values()))
+
+
+def search_runs(
+    experiment_id: str, condition: str, limit: int | None = None, patience: float | None = None
+) -> list[Run]:
+    """Return the runs of an experiment that meet a condition, the latest first.
+
+    Args:
+        experiment_id: The experiment.
+        condition: MLflow's filter.
+        limit: Most runs to return; ``None`` is all.
+        patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
+    """
+    client = MlflowClient()
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = patiently(
+            functools.partial(
+                client.search_runs,
+                [experiment_id],
+                condition,
+                max_results=min(limit or _PAGE, _PAGE),
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            ),
+            patience,
+        )
+        found.extend(page)
+        token = page.token
+        if not token or (limit and len(found) >= limit):
+            return found
+
+
+def end_cut_off(run_id: str, status: str, reason: str, patience: float | None = None) -> Run:
+    """End a run that could not end itself, and say why; one that has ended stays as it is.
+
+    Args:
+        run_id: The run.
+        status: ``FAILED`` or ``KILLED``.
+        reason: What becomes the tag ``failure``.
+        patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
+
+    Returns:
+        The run as it is afterwards.
+    """
+    client = MlflowClient()
+    run = read_run(run_id, patience)
+    if run.info.status in UNDER_WAY:
+        text = reason[:MAX_TAG_LENGTH]
+        patiently(lambda: client.set_tag(run_id, names.TAG_FAILURE, text), patience)
+        patiently(lambda: client.set_terminated(run_id, status), patience)
+        run = read_run(run_id, patience)
+    return run

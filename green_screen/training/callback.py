@@ -1,0 +1,237 @@
+"""SMICallback: the energy of any Keras training, in a CSV file and in MLflow."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import yaml
+
+from green_screen import names
+from green_screen.power.idle import idle_power_w
+from green_screen.power.meter import EnergyReading
+from green_screen.training.measurement import RunMeasurement
+
+if TYPE_CHECKING:
+    from green_screen.tracking import RunLogger
+
+# Column of logs.csv -> metric, after `epoch` and `time`. The names up to energy_J are older than
+# this project: published logs of runs have them.
+_COLUMNS: dict[str, str] = {
+    "loss": names.LOSS,
+    "accuracy": names.ACCURACY,
+    "val_loss": names.VAL_LOSS,
+    "val_accuracy": names.VAL_ACCURACY,
+    "gpu_power_W": names.GPU_POWER_MEAN_W,
+    "gpu_temp_C": names.GPU_TEMPERATURE_C,
+    "gpu_util_%": names.GPU_UTILIZATION_PERCENT,
+    "energy_J": names.EPOCH_ENERGY_J,
+    "train_energy_J": names.TRAIN_ENERGY_J,
+    "validation_energy_J": names.VALIDATION_ENERGY_J,
+    "gpu_energy_J": names.GPU_ENERGY_J,
+    "epoch_time_s": names.EPOCH_TIME_S,
+    "train_time_s": names.TRAIN_TIME_S,
+    "learning_rate": names.LEARNING_RATE,
+    "codecarbon_cpu_kWh": names.CODECARBON_CPU_KWH,
+    "codecarbon_gpu_kWh": names.CODECARBON_GPU_KWH,
+    "codecarbon_ram_kWh": names.CODECARBON_RAM_KWH,
+    "emissions_kg_CO2eq": names.EMISSIONS_KG_CO2EQ,
+}
+_HEADER = ("epoch", "time", *_COLUMNS)
+
+
+class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Measures each epoch of ``model.fit`` and writes what it finds.
+
+    ``logs.csv`` gets a row ``pre`` (the machine waiting), one an epoch, and a row ``post``; `time`
+    is in seconds since the row ``pre``. ``parameters.yaml`` says what was run. If an MLflow run is
+    active, each epoch's metrics go there too, and the run's figures at the end.
+
+    Example::
+
+        model.fit(images, labels, epochs=5, callbacks=[SMICallback()])
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | Path = "smi",
+        country: str = "USA",
+        sample_hz: float = 10.0,
+        images_per_epoch: int | None = None,
+        measurement: RunMeasurement | None = None,
+        logger: RunLogger | None = None,
+    ) -> None:
+        """Prepare the callback.
+
+        Args:
+            directory: Folder of the two files; made if missing, the files replaced.
+            country: ISO 3166-1 code of three letters, for the carbon intensity.
+            sample_hz: How often the GPU's power is sampled.
+            images_per_epoch: Training examples of an epoch; without it there is no figure per
+                image.
+            measurement: A measurement that is under way; without it the callback makes one for
+                the time of ``fit``. With it, call :meth:`finish` when all is done.
+            logger: Where metrics go; without it, to the active MLflow run if there is one.
+        """
+        super().__init__()
+        self.directory = Path(directory)
+        self._country = country
+        self._sample_hz = sample_hz
+        self._images = images_per_epoch
+        self._shared = measurement
+        self._own: RunMeasurement | None = None
+        self._logger = logger
+        self._start_s: float | None = None
+        self._further = 0
+        self._explained: set[str] = set()
+
+    @property
+    def measurement(self) -> RunMeasurement:
+        """The measurement under way.
+
+        Raises:
+            RuntimeError: Training has not begun.
+        """
+        measurement = self._shared or self._own
+        if measurement is None:
+            raise RuntimeError("nothing is measured before model.fit")
+        return measurement
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Start the measurement, unless one is under way, and write the row ``pre``."""
+        if self._shared is None:
+            if self._own is not None:
+                # The last fit ended by an error, of which Keras tells a callback nothing.
+                self._own.__exit__(RuntimeError, None, None)
+            self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
+            self._own.__enter__()
+            self._start_s = None
+            self._explained.clear()
+            self._logger = self._logger or _active_logger()
+        if self._start_s is None:
+            self._start_s = time.perf_counter()
+            self._write_header()
+            self._write_idle("pre", self.measurement.idle_before)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Begin the epoch's window."""
+        self.measurement.begin_epoch(epoch)
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Begin the validation's window; Keras 2 validates before it ends the epoch."""
+        self.measurement.begin_validation()
+
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+        """End the validation's window."""
+        self.measurement.end_validation()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """End the epoch's window, write its row and log its metrics."""
+        measured = self.measurement.end_epoch(images=self._images)
+        if names.FURTHER_EPOCH_ENERGY_J in measured:
+            # Epochs for the measurement alone say nothing of the training.
+            step, metrics = self._further, measured
+            self._further += 1
+        else:
+            step, metrics = epoch, {**_keras_metrics(logs or {}), **measured}
+            metrics[names.LEARNING_RATE] = self._learning_rate()
+            self._write_row(str(epoch), metrics)
+        if self._logger is not None:
+            self._logger.metrics(metrics, step=step)
+            self._explain(measured, self._logger)
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        """End the callback's own measurement and write the rest."""
+        if self._own is None:
+            return
+        measurement, self._own = self._own, None
+        measurement.__exit__(None, None, None)
+        summary = measurement.summary(self._images)
+        self._finish(measurement, {"model": self.model.name})
+        if self._logger is not None:
+            self._logger.metrics(summary.metrics)
+            self._logger.tags(summary.tags)
+            self._logger.tags({names.MISSING_PREFIX + k: v for k, v in summary.missing.items()})
+
+    def finish(self, parameters: Mapping[str, Any]) -> None:
+        """Write the row ``post`` and ``parameters.yaml``, for a measurement given from outside.
+
+        Args:
+            parameters: What was run: factors, model, seed, figures of the test.
+        """
+        self._finish(self.measurement, parameters)
+
+    def _finish(self, measurement: RunMeasurement, parameters: Mapping[str, Any]) -> None:
+        self._write_idle("post", measurement.idle_after)
+        known = {"n_parameters": int(self.model.count_params()), **parameters}
+        text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
+        (self.directory / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
+
+    def _explain(self, measured: Mapping[str, float], logger: RunLogger) -> None:
+        """Say once for each metric why it is missing."""
+        gaps = {k: v for k, v in measured.items() if math.isnan(v) and k not in self._explained}
+        if gaps:
+            logger.missing(gaps, self.measurement.missing_reason)
+            self._explained.update(gaps)
+
+    def _learning_rate(self) -> float:
+        rate = self.model.optimizer.learning_rate
+        if callable(rate):
+            rate = rate(self.model.optimizer.iterations)
+        return float(keras.backend.get_value(rate))
+
+    def _write_header(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._csv.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(_HEADER)
+
+    def _write_idle(self, label: str, reading: EnergyReading | None) -> None:
+        if reading is None:
+            return
+        row = {
+            names.GPU_POWER_MEAN_W: idle_power_w(reading) if reading.devices else math.nan,
+            names.GPU_TEMPERATURE_C: reading.temperature_c,
+            names.GPU_UTILIZATION_PERCENT: reading.utilization_percent,
+        }
+        self._write_row(label, row)
+
+    def _write_row(self, label: str, metrics: Mapping[str, float]) -> None:
+        """Append one row; what is missing is an empty cell."""
+        elapsed_s = time.perf_counter() - (self._start_s or 0.0)
+        values = [metrics.get(metric, math.nan) for metric in _COLUMNS.values()]
+        cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
+        with self._csv.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([label, f"{elapsed_s:.3f}", *cells])
+
+    @property
+    def _csv(self) -> Path:
+        return self.directory / names.LOGS_CSV
+
+
+def _keras_metrics(logs: Mapping[str, float]) -> dict[str, float]:
+    """Return loss and accuracy under our names, whichever accuracy the model was compiled with."""
+    found: dict[str, float] = {}
+    for key, value in logs.items():
+        prefix = "val_" if key.startswith("val_") else ""
+        bare = key.removeprefix("val_")
+        if bare == "loss":
+            found[prefix + names.LOSS] = float(value)
+        elif bare.endswith(("accuracy", "acc")):
+            found.setdefault(prefix + names.ACCURACY, float(value))
+    return found
+
+
+def _active_logger() -> RunLogger | None:
+    """Return a logger of the active MLflow run; none is active where MLflow is not imported."""
+    if "mlflow" not in sys.modules:
+        return None
+    from green_screen.tracking.active import active_logger
+
+    return active_logger()

@@ -1,0 +1,273 @@
+"""One training run, from the requested configuration to the logged result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from green_screen import names
+from green_screen.options import TrainOptions, option_params
+from green_screen.space import Resolved, TrainingConfig, resolve
+from green_screen.tracking import RunLogger
+from green_screen.training import int8, quantization, serving
+from green_screen.training.callback import SMICallback
+from green_screen.training.data import ImageDataset, check_dataset, load_dataset
+from green_screen.training.hardware import hardware_tags
+from green_screen.training.measurement import MeasurementSummary, RunMeasurement
+from green_screen.training.model import build_model, check_model
+from green_screen.training.optimizer import make_optimizer
+from green_screen.training.pipeline import Pipeline, make_pipeline
+from green_screen.training.precision import dtype_policy
+
+# Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
+# is favoured. More saves little, and delays the answer to a signal (8 steps of a batch of 128 take
+# ten seconds on 2 CPU cores).
+STEPS_PER_EXECUTION = 8
+
+
+def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Train once as `config` asks, measure it, and log everything to `run`.
+
+    Args:
+        config: The requested configuration; what is executed is ``space.resolve(config)``.
+        options: What the training takes beside its factors.
+        run: Where it is logged; its run is active and its tags of kind and place are set.
+
+    Raises:
+        OptionError: The data set, the model or their combination with the configuration cannot be
+            used. Nothing has been trained then.
+    """
+    resolved = resolve(config)
+    effective = resolved.effective
+    check_model(options.model, effective.internal, image_size=options.image_size)
+    check_dataset(options.dataset)
+    log_request(resolved, options, run)
+
+    with (
+        _artifact_folder(run) as folder,
+        _memory_errors_tagged(run),
+        RunMeasurement(country=options.country, min_window_s=options.min_window_s) as measurement,
+    ):
+        with measurement.phase("setup"):
+            dataset = load_dataset(
+                options.dataset,
+                image_size=options.image_size,
+                samples=options.samples,
+                seed=options.seed,
+            )
+            pipeline = make_pipeline(dataset, effective, seed=options.seed)
+            model = compiled_model(
+                options.model,
+                effective,
+                image_size=options.image_size,
+                n_classes=len(dataset.class_names),
+                total_steps=options.epochs * pipeline.steps_per_epoch,
+                seed=options.seed,
+            )
+        log_data(dataset, pipeline, model, run)
+
+        callback = SMICallback(
+            directory=folder,
+            images_per_epoch=pipeline.images_per_epoch,
+            measurement=measurement,
+            logger=run,
+        )
+        history = fit(model, pipeline, callback, epochs=options.epochs)
+
+        network: Any = model
+        if effective.internal == "post_quantization":
+            with measurement.phase("conversion"):
+                network = quantized(options.model, model, dataset, pipeline)
+            log_conversion(network, run)
+        with measurement.phase("evaluation"):
+            test_loss, test_accuracy = evaluate(network, pipeline)
+
+        if options.log_model:
+            # Before the network trains on for the measurement.
+            serving.log_model(network, pipeline.preprocessing, dataset)
+
+        while epochs := measurement.further_epochs_needed():
+            with measurement.phase("further"):
+                fit(model, pipeline, callback, epochs=epochs)
+
+        summary = measurement.summary(pipeline.images_per_epoch)
+        log_result(summary, history, (test_loss, test_accuracy), run)
+        callback.finish(
+            {
+                **effective.as_params(),
+                "model": options.model,
+                "dataset": options.dataset,
+                "epochs": options.epochs,
+                "seed": options.seed,
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+            }
+        )
+
+
+def log_request(resolved: Resolved, options: TrainOptions, run: RunLogger) -> None:
+    """Log what was asked for, what is executed instead and why, and on which hardware."""
+    effective = resolved.effective.as_params()
+    run.params(
+        {
+            **resolved.requested.as_params(),
+            **{names.EFFECTIVE_PREFIX + name: level for name, level in effective.items()},
+            **option_params(options),
+        }
+    )
+    run.tags({names.TAG_RULES: json.dumps([dataclasses.asdict(r) for r in resolved.rules])})
+    run.tags(hardware_tags())
+
+
+def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogger) -> None:
+    """Log what the training works on."""
+    run.dataset(serving.mlflow_dataset(dataset), "training")
+    run.params({"dataset_sha256": dataset.digest})
+    run.tags({names.TAG_AUGMENTATION_OPS: json.dumps(pipeline.augmentation_ops)})
+    run.metrics({names.N_PARAMETERS: model.count_params()})
+
+
+def log_result(
+    summary: MeasurementSummary,
+    history: dict[str, list[float]],
+    test: tuple[float, float],
+    run: RunLogger,
+) -> None:
+    """Log the run's figures, and whether its loss ever ceased to be a number."""
+    test_loss, test_accuracy = test
+    run.metrics(summary.metrics)
+    run.metrics({names.TEST_LOSS: test_loss, names.TEST_ACCURACY: test_accuracy})
+    run.tags(summary.tags)
+    run.tags({names.MISSING_PREFIX + metric: why for metric, why in summary.missing.items()})
+    if not np.isfinite([*history["loss"], *history["val_loss"], test_loss]).all():
+        run.tags({names.TAG_DIVERGED: "true"})
+
+
+def compiled_model(
+    name: str,
+    config: TrainingConfig,
+    *,
+    image_size: int,
+    n_classes: int,
+    total_steps: int,
+    seed: int,
+) -> Any:
+    """Return a network, compiled as an effective configuration asks.
+
+    Args:
+        name: A name of :mod:`green_screen.training.model`.
+        config: The effective configuration.
+        image_size: Height and width of the images, in pixels.
+        n_classes: Length of its output.
+        total_steps: Steps of the whole training, over which the learning rate decays.
+        seed: Seed of the initial weights.
+    """
+    with dtype_policy(config.precision):
+        model = build_model(name, image_size=image_size, n_classes=n_classes, seed=seed)
+        if config.internal == "pre_quantization":
+            model = quantization.quantization_aware(model)
+    model.compile(
+        make_optimizer(config, total_steps),
+        "categorical_crossentropy",
+        weighted_metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_EXECUTION,
+        jit_compile=config.internal == "jit_compilation",
+    )
+    _create_variables(model)
+    return model
+
+
+def _create_variables(model: Any) -> None:
+    """Create the variables of optimizer, loss and metrics, which Keras leaves to the first step.
+
+    TensorFlow traces a step that creates variables twice, which takes ResNet-50 seconds.
+    """
+    outputs = tf.zeros([1, model.output.shape[-1]], model.output.dtype)
+    model.compiled_loss.build(outputs)
+    model.compiled_metrics.build(outputs, outputs)
+    model.optimizer._create_all_weights(model.trainable_variables)
+
+
+def fit(model: Any, pipeline: Pipeline, callback: Any, *, epochs: int) -> dict[str, list[float]]:
+    """Train for some epochs and return the history."""
+    history = model.fit(
+        pipeline.train,
+        steps_per_epoch=pipeline.steps_per_epoch,
+        validation_data=pipeline.validation,
+        epochs=epochs,
+        callbacks=[callback],
+        verbose=0,
+    )
+    logs: dict[str, list[float]] = history.history
+    return logs
+
+
+def quantized(name: str, model: Any, dataset: ImageDataset, pipeline: Pipeline) -> Any:
+    """Return the trained network as a full-integer TensorFlow Lite model.
+
+    Whatever it was trained in, it is converted from float32, which is what TensorFlow Lite's
+    integers are made from. Training images calibrate it, as they are without augmentation. A
+    network whose weights are not finite has no integers to become, and is returned as it is.
+    """
+    weights = [weight.astype(np.float32) for weight in model.get_weights()]
+    if not all(np.isfinite(weight).all() for weight in weights):
+        return model
+    with dtype_policy("float32"):
+        copy = build_model(
+            name,
+            image_size=dataset.images.shape[1],
+            n_classes=len(dataset.class_names),
+            seed=0,
+        )
+    copy.set_weights(weights)
+    images = dataset.images[pipeline.split.train[: int8.CALIBRATION_IMAGES]]
+    return int8.to_int8(copy, pipeline.preprocessing.apply(images))
+
+
+def log_conversion(network: Any, run: RunLogger) -> None:
+    """Log the size of the converted network, or that there is none."""
+    size = float(len(network)) if isinstance(network, bytes) else math.nan
+    run.metrics({names.INT8_MODEL_BYTES: size})
+    run.missing(
+        {names.INT8_MODEL_BYTES: size},
+        "the trained weights are not finite: nothing was converted, and the test is the network's",
+    )
+
+
+def evaluate(network: Any, pipeline: Pipeline) -> tuple[float, float]:
+    """Return loss and accuracy on the test part."""
+    if isinstance(network, bytes):
+        return int8.Int8Model(network).evaluate(pipeline.test)
+    loss, accuracy = network.evaluate(pipeline.test, verbose=0)
+    return loss, accuracy
+
+
+@contextmanager
+def _artifact_folder(run: RunLogger) -> Iterator[Path]:
+    """Give a folder whose files become artifacts of the run, however the block ends."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        try:
+            yield folder
+        finally:
+            for file in sorted(folder.iterdir()):
+                run.artifact(file)
+
+
+@contextmanager
+def _memory_errors_tagged(run: RunLogger) -> Iterator[None]:
+    """Tag a run that ends because the memory was too small; the error goes on."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        run.tags({names.TAG_OUT_OF_MEMORY: "true"})
+        raise

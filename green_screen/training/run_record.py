@@ -1,0 +1,96 @@
+"""What was measured of a run: readings of its epochs, phases and idle times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from green_screen.power.idle import idle_power_w
+from green_screen.power.meter import EnergyReading
+from green_screen.power.nvml import Board
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One measured epoch.
+
+    Attributes:
+        reading: Training and validation.
+        validation: The validation's part; ``None`` if there was none.
+        further: Whether it was run after the evaluation, for the measurement alone.
+    """
+
+    reading: EnergyReading
+    validation: EnergyReading | None
+    further: bool
+
+    @property
+    def train_j(self) -> float:
+        """Energy of the training: the epoch less its validation, so that the two add up."""
+        return self.reading.energy_j - (self.validation.energy_j if self.validation else 0.0)
+
+    @property
+    def train_s(self) -> float:
+        """Time of the training."""
+        return self.reading.seconds - (self.validation.seconds if self.validation else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that was measured of a run.
+
+    Attributes:
+        total: From the start to the end of the last phase or epoch, further ones apart.
+        phases: The named phases in order.
+        epochs: The epochs in order.
+        idle_before: The machine waiting before the run.
+        idle_after: The same after it.
+        boards: The boards measured.
+        min_window_s: Shortest steady window to trust.
+        cpu_source: ``rapl`` or ``codecarbon_estimate``.
+        other_processes: Most processes seen beside this one on a board.
+        device_mismatch: How the GPUs of TensorFlow and NVML differ; empty if they agree.
+        baseline_sm_clock_mhz: Clock of the baseline's steady state, if known.
+    """
+
+    total: EnergyReading
+    phases: tuple[EnergyReading, ...]
+    epochs: tuple[Epoch, ...]
+    idle_before: EnergyReading | None
+    idle_after: EnergyReading | None
+    boards: tuple[Board, ...]
+    min_window_s: float
+    cpu_source: str
+    other_processes: int
+    device_mismatch: str
+    baseline_sm_clock_mhz: float | None
+
+    @property
+    def declared(self) -> tuple[Epoch, ...]:
+        """The epochs of the training itself."""
+        return tuple(epoch for epoch in self.epochs if not epoch.further)
+
+    @property
+    def steady(self) -> tuple[Epoch, ...]:
+        """The epochs after the first."""
+        return self.epochs[1:]
+
+    @property
+    def whole_steady(self) -> tuple[Epoch, ...]:
+        """The steady epochs without a gap: one that has a gap says nothing about the others."""
+        return tuple(e for e in self.steady if not math.isnan(e.reading.energy_j + e.train_j))
+
+    @property
+    def idle_power_w(self) -> float:
+        """Mean of the idle power before and after."""
+        known = [r for r in (self.idle_before, self.idle_after) if r is not None]
+        return mean(idle_power_w(reading) for reading in known)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the values that are known; NaN if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else NAN

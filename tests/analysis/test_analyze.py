@@ -1,0 +1,212 @@
+"""The whole analysis on simulated campaigns in a real store, final runs in real processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+from simulated_campaign import SimulatedCampaign
+
+from entrypoints import analyze as analyze_entry
+from green_screen import names
+from green_screen.analysis import summary
+from green_screen.analysis.analyze import Analyzed, analyze
+from green_screen.analysis.final_runs import read_finals
+from green_screen.analysis.registry import ModelCard
+from green_screen.options import AnalyzeOptions, OptionError
+from green_screen.sweep.local import LocalExecutor
+
+TRAINER = "final_trainer:train"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_experiment(names.EXPERIMENT)
+        yield folder
+        mlflow.set_tracking_uri(before)
+
+
+def written(campaign: SimulatedCampaign, name: str) -> str:
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(names.EXPERIMENT).experiment_id
+    return campaign.write(client, experiment, name)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[LocalExecutor]:
+    with LocalExecutor(devices=[None], preload=("mlflow", "green_screen.sweep.child")) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def campaign_id(store: Path) -> str:
+    return written(SimulatedCampaign(n_runs=60, seed=1, failed=(2,)), "a large campaign")
+
+
+@pytest.fixture(scope="module")
+def result(campaign_id: str, executor: LocalExecutor) -> Analyzed:
+    options = AnalyzeOptions(sweep=campaign_id, final_repeats=2)
+    return analyze(options, trainer=TRAINER, executor=executor)
+
+
+def test_the_analysis_run_carries_report_figures_tables_and_headline(
+    result: Analyzed, campaign_id: str
+) -> None:
+    client = MlflowClient()
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "analysis of a large campaign"
+    assert run.data.tags[names.TAG_KIND] == names.KIND_ANALYSIS
+    assert run.data.tags[names.TAG_CAMPAIGN] == campaign_id
+    assert "less energy than the baseline" in run.data.tags[names.TAG_HEADLINE]
+    assert run.data.tags["mlflow.note.content"].startswith("**")
+    assert run.data.params["objective"] == "efficiency"
+
+    def listed(folder: str) -> set[str]:
+        return {Path(f.path).name for f in client.list_artifacts(result.run_id, folder)}
+
+    assert {names.REPORT_HTML, names.REPORT_PDF} <= listed("")
+    assert {"forest.png", "pareto.svg", "final.png"} <= listed("figures")
+    assert {"runs.csv", "anova.csv", "effects.csv", "final_runs.csv"} <= listed("tables")
+    assert Path(result.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_the_final_ratio_is_the_true_one(result: Analyzed) -> None:
+    final = result.findings.final
+    selection = result.findings.selection
+    truth = SimulatedCampaign().ratio(selection.config)
+    estimate = final.ratios[names.ENERGY_PER_EPOCH_J]
+    assert estimate.pairs == 2 and estimate.value == pytest.approx(truth, rel=0.15)
+    metrics = MlflowClient().get_run(result.run_id).data.metrics
+    assert metrics[names.FINAL_ENERGY_RATIO] == pytest.approx(final.energy_ratio.value)
+
+
+def test_the_final_runs_are_children_in_turns_and_one_logs_the_model(
+    result: Analyzed, campaign_id: str
+) -> None:
+    finals = read_finals(campaign_id)
+    assert finals["run_name"].tolist() == [
+        "final 1 baseline",
+        "final 1 selected",
+        "final 2 selected",
+        "final 2 baseline",
+    ]
+    assert set(finals["campaign"]) == {result.run_id} and set(finals["kind"]) == {"final"}
+    assert finals["seed"].tolist() == [22, 22, 23, 23]
+    client = MlflowClient()
+    models = [client.get_run(run_id).outputs.model_outputs for run_id in finals["run_id"]]
+    assert [len(logged) for logged in models] == [0, 1, 0, 0]
+
+
+def test_the_challenger_carries_its_figures_and_a_description(
+    result: Analyzed, campaign_id: str
+) -> None:
+    version = MlflowClient().get_model_version_by_alias(names.MODEL_NAME, names.CHALLENGER)
+    assert int(version.version) == result.model_version
+    card = ModelCard.from_tags(version.tags)
+    finals = read_finals(campaign_id)
+    selected = finals[finals["role"] == "selected"]
+    assert card.energy_per_epoch_j == pytest.approx(selected[names.ENERGY_PER_EPOCH_J].mean())
+    assert card.test_accuracy == pytest.approx(selected[names.TEST_ACCURACY].mean())
+    assert card.campaign_run_id == campaign_id and card.final_runs == 2
+    assert card.measurement_valid and card.hardware == "Simulated GPU"
+    assert version.run_id == card.source_run_id == selected["run_id"].iloc[0]
+    assert "Trained for 5 epochs" in version.description
+    assert f"- batch_size: {result.findings.selection.config.batch_size}" in version.description
+
+
+def test_data_set_and_models_are_linked(result: Analyzed, campaign_id: str) -> None:
+    run = MlflowClient().get_run(result.run_id)
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "a-large-campaign"
+    assert json.loads(dataset.dataset.profile)["num_rows"] == len(result.findings.runs)
+    assert len(run.outputs.model_outputs) == 1  # the energy model
+    assert MlflowClient().get_registered_model(names.ENERGY_MODEL_NAME)
+
+
+def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -> None:
+    lines = list(summary.lines(result))
+    text = "\n".join(lines)
+    assert lines[0].startswith("The selected configuration trains with")
+    assert "best configuration (efficiency): " in text and "batch_size=" in text
+    assert any(line.startswith("energy of the whole training") for line in lines)
+    assert f"report:     {result.report}" in lines
+    assert lines[-1].endswith("make ui")
+
+
+def test_failed_final_runs_leave_a_report_and_register_nothing(
+    store: Path, executor: LocalExecutor
+) -> None:
+    campaign = written(SimulatedCampaign(n_runs=6, baseline_every=100), "finals fail")
+    options = AnalyzeOptions(sweep=campaign, final_repeats=1)
+    found = analyze(options, trainer="final_trainer:fail", executor=executor)
+    assert found.model_version is None
+    assert "was not compared with the baseline" in "\n".join(summary.lines(found))
+    assert "2 of 2 final runs did not finish" in Path(found.report).read_text(encoding="utf-8")
+    assert MlflowClient().get_run(found.run_id).info.status == "FINISHED"
+
+
+def test_no_final_runs_on_request_and_a_poor_campaign(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = written(SimulatedCampaign(n_runs=3, baseline_every=100), "poor")
+    # As `mlflow run` does: the run is there before, with a name that says nothing.
+    client = MlflowClient()
+    made = client.create_run(client.get_run(campaign).info.experiment_id, run_name="bold-crow-1")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    found = analyze(AnalyzeOptions(sweep="poor", final_repeats=0), executor=None)
+    assert found.run_id == made.info.run_id
+    assert client.get_run(found.run_id).info.run_name == "analysis of poor"
+    assert found.findings.final is None and found.findings.analysis.model is None
+    assert found.findings.campaign_run_id == campaign
+    assert read_finals(campaign).empty
+    assert "The first ten candidates by the rule" in "\n".join(summary.lines(found))
+
+
+def test_an_imported_campaign_is_not_trained_again(store: Path) -> None:
+    campaign = written(SimulatedCampaign(n_runs=3, baseline_every=100), "imported")
+    MlflowClient().set_tag(campaign, names.TAG_IMPORTED, "a folder")
+    found = analyze(AnalyzeOptions(sweep=campaign), executor=None)
+    assert found.findings.final is None
+    assert "made elsewhere and imported" in found.findings.problems[0]
+
+
+def test_an_unknown_country_is_refused_before_any_final_run(store: Path, campaign_id: str) -> None:
+    with pytest.raises(OptionError, match="XXX"):
+        analyze(AnalyzeOptions(sweep=campaign_id, country="XXX"), trainer="nothing:here")
+
+
+def test_the_entry_point_refuses_what_it_cannot_use(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert analyze_entry.main(["--sweep", "nowhere"]) == 1
+    assert "there is no campaign with the run_name 'nowhere'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        analyze_entry.main(["--objective", "speed"])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"objective": "budget"}, "energy_budget_j must be given with objective=budget"),
+        ({"energy_budget_j": 5.0}, "given with objective=budget"),
+        ({"final_repeats": -1}, "final_repeats must be at least 0"),
+        ({"final_epochs": 0}, "final_epochs must be at least 1"),
+        ({"min_accuracy": 1.5}, "min_accuracy must be in"),
+        ({"country": "usa"}, "country must be"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        AnalyzeOptions(**options)

@@ -1,0 +1,129 @@
+"""Figures: what they show, that they survive print without colour, and what they say when empty."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from simulated_campaign import SimulatedCampaign
+from simulated_findings import epochs
+
+from green_screen import names
+from green_screen.analysis import figures, figures_runs, gallery, style
+from green_screen.analysis.effects import EFFECT_COLUMNS
+
+METRIC = names.ENERGY_PER_EPOCH_J
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    return SimulatedCampaign(n_runs=30).frame()
+
+
+def texts(figure: object) -> str:
+    found = [artist.get_text() for artist in figure.findobj(lambda a: hasattr(a, "get_text"))]
+    return "\n".join(found)
+
+
+def effects(**columns: object) -> pd.DataFrame:
+    row = dict.fromkeys(EFFECT_COLUMNS, np.nan)
+    row |= {"factor": "batch_size", "within": "", "level": "32", "reference": "4"}
+    row |= {"ratio": 0.3, "ci_low": 0.25, "ci_high": 0.36, "is_reference": False}
+    return pd.DataFrame([row | columns])
+
+
+def test_the_energy_axis_names_unit_and_source() -> None:
+    label = figures.axis_label("energy per epoch", "J", names.SOURCE_ESTIMATE)
+    assert label == "energy per epoch (J), estimate by CodeCarbon"
+    assert figures.axis_label("duration", "s", names.SOURCE_ESTIMATE) == "duration (s)"
+
+
+@pytest.mark.parametrize("width_in", [style.WIDE_IN, style.NARROW_IN])
+def test_levels_show_every_level_and_the_median(runs: pd.DataFrame, width_in: float) -> None:
+    figure = figures.energy_by_level(runs, METRIC, "energy (J)")(width_in)
+    panels = {axes.get_title(loc="left") or axes.get_title(): axes for axes in figure.axes}
+    batch = panels["batch_size"]
+    assert [tick.get_text() for tick in batch.get_yticklabels()] == ["4", "32", "64", "128"]
+    bars = [line for line in batch.get_lines() if line.get_marker() == "|"]
+    swept = runs[runs["kind"] == names.KIND_RUN]
+    expected = swept.loc[swept["effective_batch_size"] == "4", METRIC].median()
+    assert bars[0].get_xdata()[0] == pytest.approx(expected)
+
+
+def test_the_forest_tells_effects_from_none_without_colour() -> None:
+    table = pd.concat(
+        [effects(), effects(level="64", ratio=1.0, ci_low=0.9, ci_high=1.1), effects(ratio=np.nan)]
+    )
+    figure = figures.forest(table, "energy per epoch")(style.WIDE_IN)
+    squares = [line for line in figure.axes[0].get_lines() if line.get_marker() == "s"]
+    assert [line.get_markerfacecolor() for line in squares] == [style.SELECTED, "white"]
+
+
+def test_the_configurations_are_sorted_and_each_level_has_its_shade(runs: pd.DataFrame) -> None:
+    figure = figures.configurations(runs, METRIC, "energy (J)")(style.WIDE_IN)
+    (stairs,) = figure.axes[0].patches
+    assert stairs.get_data().values.tolist() == sorted(runs[METRIC])
+    image = figure.axes[1 + 3].get_images()[0].get_array()
+    assert len({tuple(pixel) for pixel in np.round(np.asarray(image)[0], 3)}) == 4
+
+
+def test_the_shades_of_levels_differ_in_lightness() -> None:
+    # Relative luminance of WCAG 2.2, so that a print without colour keeps them apart.
+    def luminance(colour: str) -> float:
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)
+        ]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    lightness = [np.cbrt(luminance(colour)) for colour in style.LEVEL_SHADES[:4]]
+    assert min(np.diff(lightness)) > 0.15
+
+
+def test_runs_differ_by_marker_and_line_style(runs: pd.DataFrame) -> None:
+    traces = gallery.shown_runs(runs, METRIC)
+    assert len(traces) == 3
+    for attribute in ("colour", "marker", "line"):
+        assert len({getattr(trace, attribute) for _, trace in traces.values()}) == 3
+
+
+def test_power_and_curves_draw_each_run_and_name_it(runs: pd.DataFrame) -> None:
+    traces = gallery.shown_runs(runs, METRIC)
+    history = epochs(SimulatedCampaign(n_runs=30), list(traces))
+    power = figures_runs.power(history, traces)(style.WIDE_IN)
+    assert len(power.axes[0].get_lines()) == 3
+    assert "mean GPU power (W)" in texts(power) and "baseline" in texts(power)
+    curves = figures_runs.curves(history, traces)(style.NARROW_IN)
+    assert len(curves.axes[0].get_lines()) == 6  # training and validation
+
+
+def test_a_figure_without_data_gives_its_reason(runs: pd.DataFrame) -> None:
+    history = epochs(SimulatedCampaign(n_runs=30), [runs["run_id"].iloc[0]])
+    history[names.GPU_POWER_MEAN_W] = np.nan
+    traces = {runs["run_id"].iloc[0]: ("a run", figures_runs.BEST)}
+    nothing = style.render("power", "Power", "", figures_runs.power(history, traces))
+    assert "no GPU power was measured" in nothing.reason and not nothing.png
+    drift = style.render("drift", "Drift", "", figures_runs.drift(runs.head(1), METRIC, "J"))
+    assert "need at least 2" in drift.reason
+    none = style.render("x", "X", "", figures.energy_by_level(runs.iloc[:0], METRIC, "J"))
+    assert "no run has" in none.reason
+
+
+def test_rendering_gives_all_forms_and_the_same_bytes_again(runs: pd.DataFrame) -> None:
+    draw = figures_runs.drift(runs[runs["kind"] == names.KIND_BASELINE], METRIC, "energy (J)")
+    once, again = (style.render("drift", "Drift", "", draw) for _ in range(2))
+    assert once == again
+    assert once.png.startswith(b"\x89PNG") and once.wide_svg.startswith(b"<?xml")
+    widths = [
+        float(re.search(rb'width="([0-9.]+)pt"', svg)[1])
+        for svg in (once.wide_svg, once.narrow_svg)
+    ]
+    assert widths == pytest.approx([72 * style.WIDE_IN, 72 * style.NARROW_IN])
+
+
+def test_many_points_become_a_picture(runs: pd.DataFrame) -> None:
+    many = pd.concat([runs] * (style.MAX_VECTOR_POINTS // len(runs) + 1), ignore_index=True)
+    draw = figures.pareto(many, [], None, METRIC, "energy (J)")
+    assert b"<image" in style.render("pareto", "Pareto", "", draw).wide_svg

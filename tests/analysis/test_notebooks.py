@@ -1,0 +1,175 @@
+"""From a small real campaign to a served champion and executed notebooks: no simulation here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from green_screen import names
+from notebooks.execute import execute
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+IMAGE_SIZE = 16
+
+# Levels that two CPU cores train in a second or two.
+CONFIG = """
+factors:
+  preprocessing: [None, standardization]
+  augmentation: [None, random]
+  precision: [float32]
+  batch_size: [16, 32]
+  partitioning: [60-20-20]
+  lr: [0.01, 0.0008]
+  lr_schedule: [constant, cosine]
+  optimizer_momentum: [0.0, 0.9]
+  optimizer: [SGD, Adam]
+  internal: [None]
+"""
+
+
+class Store:
+    """A store with a small campaign, and processes that work on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
+            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+
+    def python(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store(tmp_path_factory.mktemp("real"))
+    (made.folder / "config.yaml").write_text(CONFIG)
+    sweep = "--n_runs 2 --dataset digits --model resnet8 --epochs 2 --samples 60"
+    sweep += f" --image_size {IMAGE_SIZE} --config config.yaml"
+    made.python("-m", "entrypoints.sweep", *sweep.split())
+    return made
+
+
+@pytest.fixture(scope="module")
+def analysed(store: Store) -> str:
+    return store.python("-m", "entrypoints.analyze", "--final_repeats", "1")
+
+
+@pytest.fixture(scope="module")
+def champion(store: Store, analysed: str) -> str:
+    return store.python("-m", "entrypoints.promote")
+
+
+def test_the_analysis_ends_with_all_that_a_newcomer_needs(analysed: str) -> None:
+    assert "In one run each, the selected configuration trained with an estimated" in analysed
+    assert "best configuration (efficiency)" in analysed
+    assert "J, estimate" in analysed
+    report = Path(analysed.split("report:")[1].splitlines()[0].strip())
+    assert "estimates by CodeCarbon, not measurements" in report.read_text(encoding="utf-8")
+    assert analysed.rstrip().endswith("make ui")
+
+
+def test_the_champion_predicts_in_a_fresh_process(store: Store, champion: str) -> None:
+    assert "version 1: champion" in champion
+    code = (
+        "import mlflow, numpy as np, json\n"
+        f"model = mlflow.pyfunc.load_model('models:/{names.MODEL_NAME}@champion')\n"
+        f"images = np.zeros((2, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), np.uint8)\n"
+        "print(json.dumps(np.asarray(model.predict(images)).tolist()))"
+    )
+    probabilities = np.array(json.loads(store.python("-c", code).splitlines()[-1]))
+    assert probabilities.shape == (2, 10)
+    assert probabilities.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_the_champion_is_served_over_http(store: Store, champion: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = f"models serve -m models:/{names.MODEL_NAME}@champion --env-manager local"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command.split(), "--port", str(port)],
+        cwd=store.folder,
+        env={**store.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/ping", server)
+        images = np.full((1, IMAGE_SIZE, IMAGE_SIZE, 3), 128, np.uint8)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"inputs": images.tolist()}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            probabilities = np.array(json.load(answer)["predictions"])
+        assert probabilities.shape == (1, 10)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-3)
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=60)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], timeout_s: float = 300.0) -> None:
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        assert server.poll() is None, f"the server ended with status {server.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"{url} did not answer within {timeout_s:.0f} s")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_runs_on_a_real_campaign(
+    notebook: Path, store: Store, analysed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in store.environment.items():
+        monkeypatch.setenv(key, value)
+    output = tmp_path / notebook.name
+    execute(notebook, store.folder, output)
+    cells = [c for c in nbformat.read(output, as_version=4).cells if c.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    pictures = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 2
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_defines_nothing(notebook: Path) -> None:
+    code = "\n".join(
+        c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"
+    )
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]

@@ -1,0 +1,245 @@
+"""The report of rich and of poor campaigns: what it says, in a real browser and as PDF."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_campaign import SimulatedCampaign
+from simulated_findings import findings
+
+from green_screen import names
+from green_screen.analysis.document import Document, Table, interval, number, p_value, percent
+from green_screen.analysis.findings import Findings, headline
+from green_screen.analysis.report import write_report
+from green_screen.analysis.report_html import to_html
+from green_screen.analysis.report_pdf import to_pdf
+
+FIGURES = [
+    "final",
+    "forest",
+    "levels",
+    "pareto",
+    "configurations",
+    "power",
+    "curves",
+    "drift",
+    "fit",
+]
+
+
+@pytest.fixture(scope="module")
+def rich() -> Findings:
+    return findings(SimulatedCampaign(n_runs=60, noise=0.05, failed=(3,), diverged=(4,)))
+
+
+@pytest.fixture(scope="module")
+def poor() -> Findings:
+    """Eight runs on a CPU, and one pair of final runs."""
+    campaign = SimulatedCampaign(
+        n_runs=8, baseline_every=100, energy_source=names.SOURCE_ESTIMATE, machine="none"
+    )
+    return findings(campaign, pairs=1)
+
+
+@pytest.fixture(scope="module")
+def page(rich: Findings) -> str:
+    return to_html(write_report(rich))
+
+
+def words(document: Document) -> str:
+    return re.sub(r"\s+", " ", str(document))
+
+
+def test_the_headline_comes_first_and_gives_both_intervals(rich: Findings, page: str) -> None:
+    text = headline(rich)
+    assert re.search(
+        r"with 6\d % less energy than the baseline \(95 % interval \d\d % to \d\d %\)", text
+    )
+    assert re.search(r"at a test accuracy \d\.\d percentage points higher \(\+", text)
+    assert page.index(text) < page.index("<main>")
+
+
+def test_the_page_needs_nothing_else(page: str) -> None:
+    assert "<script" not in page and "@import" not in page
+    sources = re.findall(r'(?:src|srcset|href)="([^"]{0,30})', page)
+    assert sources and all(s.startswith(("data:image/svg+xml;base64,", "#")) for s in sources)
+
+
+def test_text_from_runs_is_escaped(page: str) -> None:
+    assert "a &lt;simulated&gt; campaign &amp; more" in page
+    assert "<simulated>" not in page
+
+
+def test_every_figure_is_there_with_an_alternative_text(page: str) -> None:
+    for name in FIGURES:
+        assert f'id="figure-{name}"' in page
+    assert len(re.findall(r'<img src="data:image/svg[^"]+" alt="[^"]{30,}"', page)) == len(FIGURES)
+
+
+def test_the_limits_are_stated(rich: Findings) -> None:
+    text = words(write_report(rich))
+    assert "Not in the model, of 67 runs: 1, did not finish: FAILED" in text
+    assert "The loss became not a number in 1 run" in text
+    assert "Board sensors are accurate to about 5 %" in text
+    assert "estimates by CodeCarbon, not measurements" not in text
+
+
+def test_a_poor_campaign_says_what_it_cannot_tell(poor: Findings) -> None:
+    report = write_report(poor)
+    text = words(report)
+    assert "In one run each" in report.headline and "an estimated" in report.headline
+    assert "No effect can be estimated from these runs" in text
+    assert "noise and drift: cannot be estimated" in text
+    assert "no effect could be estimated from these runs" in text  # the forest's reason
+    assert "nan" not in to_html(report).split("base64")[0].lower()
+    assert to_pdf(report).startswith(b"%PDF")
+
+
+def test_estimates_are_called_estimates_everywhere(poor: Findings) -> None:
+    report = write_report(poor)
+    assert report.estimate.startswith("All energies in this report are estimates by CodeCarbon")
+    tables = [b for s in report.sections for b in s.blocks if isinstance(b, Table)]
+    for table in tables:
+        for column in table.columns:
+            assert column.unit not in ("J", "kJ", "kWh"), (table.caption, column)
+        for row in table.rows:
+            assert not {"J", "kJ", "kWh"} & set(row), (table.caption, row)
+    assert "kWh (estimate)" in words(report)
+
+
+def test_final_runs_on_other_hardware_are_labelled_by_their_own_source(rich: Findings) -> None:
+    assert rich.final is not None
+    runs = rich.final.runs.assign(energy_source=names.SOURCE_ESTIMATE, machine="a laptop")
+    report = write_report(
+        dataclasses.replace(rich, final=dataclasses.replace(rich.final, runs=runs))
+    )
+    assert "an estimated" in report.headline and report.estimate == ""
+    assert "J, estimate" in words(report)
+    assert "The final runs were made on a laptop, the campaign on Simulated GPU" in words(report)
+
+
+def test_without_final_runs_the_headline_claims_no_saving(rich: Findings) -> None:
+    text = headline(dataclasses.replace(rich, final=None))
+    assert "was not compared with the baseline" in text and "less energy" not in text
+
+
+def test_without_a_selection_the_reason_is_the_headline(rich: Findings) -> None:
+    nothing = dataclasses.replace(rich, final=None, selection=None, problems=("all runs failed",))
+    assert headline(nothing).endswith("all runs failed")
+    assert "all runs failed" in to_html(write_report(nothing))
+
+
+def test_a_campaign_of_failed_runs_gives_a_report() -> None:
+    failed = findings(SimulatedCampaign(n_runs=5, failed=tuple(range(6))))
+    report = write_report(failed)
+    assert "No configuration could be selected" in report.headline
+    assert to_html(report) and to_pdf(report)
+
+
+def test_more_energy_is_called_more(rich: Findings) -> None:
+    assert rich.final is not None
+    metric = rich.final.energy_metric
+    for value, low, high, what in (
+        (1.4, 1.3, 1.5, "40 % more energy than the baseline (95 % interval 30 % to 50 %)"),
+        (0.97, 0.9, 1.05, "show no difference in energy"),
+    ):
+        estimate = dataclasses.replace(rich.final.energy_ratio, value=value, low=low, high=high)
+        ratios = {**rich.final.ratios, metric: estimate}
+        final = dataclasses.replace(rich.final, ratios=ratios)
+        assert what in headline(dataclasses.replace(rich, final=final))
+
+
+def test_the_pdf_holds_the_same_sections(rich: Findings) -> None:
+    pdf = to_pdf(write_report(rich))
+    assert pdf.startswith(b"%PDF") and pdf.count(b"/Subtype /Image") >= len(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567.0, "1,234,567"),
+        (0.012345, "0.0123"),
+        (0.0, "0"),
+        (float("nan"), "n/a"),
+        (12.0, "12.0"),
+    ],
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_other_texts() -> None:
+    assert interval(0.5, float("nan")) == "n/a"
+    assert percent(0.1234) == "12.3 %"
+    assert p_value(1e-9) == "< 0.001"
+
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for argument in (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={profile}",
+        ):
+            options.add_argument(argument)
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        yield driver
+        driver.quit()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("which", ["rich", "poor"])
+def test_in_a_browser(
+    browser: Any, which: str, width: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    report = write_report(request.getfixturevalue(which))
+    path = tmp_path / "report.html"
+    path.write_text(to_html(report), encoding="utf-8")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(path.as_uri())
+
+    images = browser.find_elements("css selector", "figure img")
+    assert len(images) == (9 if which == "rich" else 6)
+    for image in images:
+        assert int(image.get_property("naturalWidth")) > 0
+        assert image.rect["width"] <= width
+    # The narrow drawing is shown on a narrow screen.
+    natural = {int(image.get_property("naturalWidth")) for image in images}
+    assert max(natural) < 500 if width == 400 else min(natural) > 500
+
+    script = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    scroll, client = browser.execute_script(script)
+    assert scroll <= client, f"the page is {scroll} px wide in a window of {client} px"
+    assert browser.get_log("browser") == []
+    small = browser.execute_script(
+        "return [...document.querySelectorAll('p, li, td, th, dd, dt, figcaption')]"
+        ".filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).length"
+    )
+    assert small == 0, "text below 12 px"
+    headline_bottom = browser.find_element("css selector", ".headline").rect
+    assert headline_bottom["y"] + headline_bottom["height"] < 900, "the headline is not in view"

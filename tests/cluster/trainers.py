@@ -1,0 +1,44 @@
+"""Stand-ins for a training, named by their import path; a child of a worker runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from benchmarks import simulated_training
+from green_screen.options import TrainOptions
+from green_screen.space import TrainingConfig
+from green_screen.tracking import RunLogger
+
+
+def tell(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log what the process is given."""
+    run.tags({"cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()})
+
+
+def refuse(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    raise ValueError("no such training")
+
+
+def crash(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def wait(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log where it runs, then wait to be ended."""
+    run.tags({"pid": os.getpid()})
+    time.sleep(600)
+
+
+# The path of a file, in the environment; while it is missing, `train_when_released` waits.
+RELEASE = "CLUSTER_TEST_RELEASE"
+
+
+def train_when_released(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log that it waits, then log like a training once the test allows it."""
+    run.tags({"waiting": "true"})
+    while not Path(os.environ[RELEASE]).exists():
+        time.sleep(0.1)
+    simulated_training.train(config, options, run)

@@ -1,0 +1,234 @@
+"""EnergyMeter in real time: windows, several boards, and machines without any."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulated
+
+from green_screen import EnergyMeter, names
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Put boards behind pynvml; CUDA shows all of them unless a test says otherwise."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    contexts = []
+
+    def make(*boards: SimulatedBoard) -> Simulation:
+        simulation = Simulation(boards=list(boards))
+        context = simulated(simulation)
+        context.__enter__()
+        contexts.append(context)
+        return simulation
+
+    yield make
+    for context in reversed(contexts):
+        context.__exit__(None, None, None)
+
+
+def sampler_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "power-sampler"]
+
+
+def test_a_window_of_one_board(machine):
+    machine(SimulatedBoard(curve=Constant(300.0)))
+    with EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.6)
+    reading = window.reading
+    assert reading.name == "work"
+    assert reading.source == names.SOURCE_COUNTER
+    assert reading.energy_j == pytest.approx(300 * reading.seconds, abs=reading.resolution_j)
+    assert reading.integral_j == pytest.approx(300 * reading.seconds, rel=1e-3)
+    assert reading.mean_power_w == pytest.approx(reading.energy_j / reading.seconds)
+    assert reading.max_power_w == pytest.approx(300)
+    assert reading.resolution_j == pytest.approx(30, rel=0.2)
+    assert reading.temperature_c == 35
+    assert reading.carbon.cpu_kwh > 0
+    assert len(reading.devices) == 1 and "GPU-00000000" in reading.devices[0].device
+    assert not sampler_threads()
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_boards_are_added_up_and_none_is_read_for_another(machine, count):
+    machine(*(SimulatedBoard(curve=Constant(100.0 * (i + 1))) for i in range(count)))
+    with EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.4)
+    reading = window.reading
+    assert [round(d.max_power_w) for d in reading.devices] == [100 * (i + 1) for i in range(count)]
+    total_w = sum(100 * (i + 1) for i in range(count))
+    assert reading.integral_j == pytest.approx(total_w * reading.seconds, rel=0.02)
+    assert reading.max_power_w == pytest.approx(total_w)
+
+
+def test_only_the_chosen_boards_are_measured(machine, monkeypatch):
+    simulation = machine(*(SimulatedBoard(curve=Constant(100.0 * (i + 1))) for i in range(3)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{simulation.boards[2].uuid},0")
+    with EnergyMeter() as meter:
+        assert [board.index for board in meter.boards] == [2, 0]
+    with EnergyMeter(gpus=[1]) as meter:
+        assert [board.index for board in meter.boards] == [0]
+    with pytest.raises(ValueError, match=r"among the 2 that are visible, but got \[2\]"):
+        EnergyMeter(gpus=[2]).__enter__()
+    assert not sampler_threads()
+
+
+def test_two_mig_instances_of_one_board_are_one_board(machine, monkeypatch):
+    machine(SimulatedBoard(mig=("MIG-aaaa", "MIG-bbbb")))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-aaaa,MIG-bbbb")
+    with EnergyMeter() as meter:
+        assert len(meter.boards) == 1
+
+
+def test_windows_nest_and_add_up(machine):
+    start = time.perf_counter()
+    machine(SimulatedBoard(curve=Steps(100.0, [(start + 2, 400.0), (start + 3, 50.0)])))
+    with EnergyMeter() as meter, meter.window("outer") as outer:
+        with meter.window("first") as first:
+            time.sleep(0.3)
+        meter.begin("second")
+        with meter.window("inside the second") as inner:
+            time.sleep(0.3)
+        second = meter.end("second")
+    parts_j = first.reading.energy_j + second.energy_j
+    assert parts_j == pytest.approx(outer.reading.energy_j, abs=outer.reading.resolution_j)
+    assert inner.reading.energy_j <= second.energy_j
+    assert second.name == "second"
+
+
+def test_one_missing_board_makes_the_sum_missing(machine):
+    refused = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
+    machine(SimulatedBoard(), SimulatedBoard(denied=refused))
+    with EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.1)
+    reading = window.reading
+    assert math.isnan(reading.energy_j)
+    assert reading.source == names.SOURCE_NONE
+    assert "permission" in reading.reason.lower()
+    assert not math.isnan(reading.devices[0].energy_j)
+
+
+def test_a_board_without_a_counter_is_integrated(machine):
+    machine(
+        SimulatedBoard(curve=Constant(80.0), unsupported=("nvmlDeviceGetTotalEnergyConsumption",))
+    )
+    with EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.4)
+    assert window.reading.source == names.SOURCE_POWER
+    assert window.reading.energy_j == pytest.approx(80 * window.reading.seconds, rel=0.01)
+
+
+@pytest.mark.parametrize("selection", [None, ""])
+def test_without_a_gpu_the_energy_is_an_estimate_and_says_so(monkeypatch, selection):
+    if selection is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", selection)
+    simulation = Simulation(boards=[], library_missing=selection is None)
+    with simulated(simulation), EnergyMeter() as meter, meter.window("work") as window:
+        sum(i * i for i in range(500_000))
+    reading = window.reading
+    assert reading.source == names.SOURCE_ESTIMATE
+    assert reading.energy_j > 0
+    assert reading.energy_j == pytest.approx(
+        3.6e6 * (reading.carbon.cpu_kwh + reading.carbon.ram_kwh)
+    )
+    assert math.isnan(reading.counter_j) and math.isnan(reading.carbon.gpu_kwh)
+    assert reading.reason  # why no GPU was measured
+    assert meter.no_gpu_reason == reading.reason
+
+
+def test_estimates_of_neighbouring_windows_add_up():
+    with EnergyMeter(gpus=[]) as meter:
+        marks = [meter.mark()]
+        for pause_s in (0.2, 0.01, 0.03, 0.15, 0.005):  # some below what CodeCarbon can measure
+            time.sleep(pause_s)
+            marks.append(meter.mark())
+        parts = [meter.between(a, b) for a, b in zip(marks, marks[1:], strict=False)]
+        whole = meter.between(marks[0], marks[-1])
+    assert all(part.energy_j > 0 for part in parts)
+    assert sum(part.energy_j for part in parts) == pytest.approx(whole.energy_j)
+
+
+def test_the_gpu_is_waited_for_at_each_edge(machine):
+    machine(SimulatedBoard())
+    waits = []
+    with EnergyMeter(synchronize=lambda: waits.append(1)) as meter:
+        with meter.window("work"):
+            assert len(waits) == 1
+        assert len(waits) == 2
+
+
+def test_an_error_in_a_window_stops_everything_and_still_gives_the_reading(machine):
+    machine(SimulatedBoard())
+    with (
+        pytest.raises(ZeroDivisionError),
+        EnergyMeter() as meter,
+        meter.window("work") as window,
+    ):
+        raise ZeroDivisionError
+    assert window.reading.seconds > 0
+    assert not sampler_threads()
+    with pytest.raises(RuntimeError, match="not running"):
+        meter.mark()
+
+
+def test_misuse_is_refused_with_the_names(machine):
+    machine(SimulatedBoard())
+    with EnergyMeter() as meter:
+        with meter.window("open") as window, pytest.raises(RuntimeError, match="has not ended"):
+            _ = window.reading
+        meter.begin("twice")
+        with pytest.raises(ValueError, match="'twice' has begun already"):
+            meter.begin("twice")
+        with pytest.raises(ValueError, match="'never' has not begun"):
+            meter.end("never")
+
+
+def test_a_meter_can_be_used_again(machine):
+    machine(SimulatedBoard())
+    meter = EnergyMeter()
+    with meter:
+        meter.begin("left open")
+    with meter:
+        meter.begin("left open")
+        time.sleep(0.1)
+        assert meter.end("left open").energy_j >= 0
+
+
+@pytest.mark.parametrize("sample_hz", [0.0, 0.5, 101.0, math.nan])
+def test_sampling_rates_out_of_range_are_refused(sample_hz):
+    with pytest.raises(ValueError, match="sample_hz must be in"):
+        EnergyMeter(sample_hz=sample_hz)
+
+
+def test_an_unknown_country_is_refused():
+    with pytest.raises(ValueError, match="'XXX'"):
+        EnergyMeter(country="XXX")
+
+
+def test_the_sampler_keeps_its_rate_and_reads_the_status_less_often(machine):
+    simulation = machine(SimulatedBoard())
+    with EnergyMeter(sample_hz=20.0):
+        before, begin = dict(simulation.calls), time.perf_counter()
+        time.sleep(2.0)
+        seconds = time.perf_counter() - begin
+        after = dict(simulation.calls)
+    power = after["nvmlDeviceGetPowerUsage"] - before["nvmlDeviceGetPowerUsage"]
+    status = after["nvmlDeviceGetTemperature"] - before.get("nvmlDeviceGetTemperature", 0)
+    assert power <= 20 * seconds + 1  # never more; fewer on a busy machine
+    assert power >= 20
+    assert status <= power / 10 + 1
+
+
+def test_package_imports_neither_tensorflow_nor_mlflow():
+    code = (
+        "import sys, green_screen.power.meter, green_screen.power.idle, green_screen.power.rapl, "
+        "green_screen.power.validity; "
+        "print([m for m in ('tensorflow', 'mlflow', 'codecarbon') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,85 @@
+"""Units, gaps and errors of the readings of one board."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from simulated_nvml import Constant, SimulatedBoard, Simulation, VirtualClock, simulated
+
+from green_screen.power import nvml
+
+
+@pytest.fixture
+def only_board():
+    """Return the single board of a simulation, in virtual time."""
+    contexts = []
+
+    def make(board: SimulatedBoard, clock: VirtualClock | None = None) -> nvml.Board:
+        context = simulated(Simulation(boards=[board], clock=clock or VirtualClock()))
+        context.__enter__()
+        contexts.append(context)
+        (found,) = nvml.boards()
+        return found
+
+    yield make
+    for context in reversed(contexts):
+        context.__exit__(None, None, None)
+
+
+def test_readings_are_in_watts_and_joules(only_board):
+    clock = VirtualClock(now=50.0)
+    board = only_board(SimulatedBoard(curve=Constant(123.456)), clock)
+    assert board.power_w() == pytest.approx(123.456)
+    assert board.energy_j() == pytest.approx(123.456 * 50.0)
+    clock.sleep(2.0)
+    assert board.energy_j() == pytest.approx(123.456 * 52.0)
+
+
+def test_status(only_board):
+    status = only_board(SimulatedBoard(temperature_c=61, throttle_mask=0x80)).status()
+    assert status.temperature_c == 61
+    assert status.utilization_percent == 90
+    assert (status.sm_clock_mhz, status.memory_clock_mhz) == (1980, 3201)
+    assert status.memory_used_mib == 1024
+    assert status.throttle_reasons == {"power brake"}
+
+
+def test_a_status_reading_that_fails_is_nan_and_leaves_the_others(only_board):
+    board = only_board(SimulatedBoard(unsupported=("nvmlDeviceGetUtilizationRates",)))
+    status = board.status()
+    assert math.isnan(status.utilization_percent)
+    assert status.temperature_c == 35
+
+
+def test_errors_name_the_reading_the_board_and_the_cause(only_board):
+    board = only_board(SimulatedBoard(denied=("nvmlDeviceGetPowerUsage",)))
+    with pytest.raises(nvml.NvmlError, match=r"power of NVIDIA Simulated \(GPU-0.*[Pp]ermission"):
+        board.power_w()
+
+
+def test_a_board_comes_back_after_a_restart_of_the_driver(only_board):
+    clock = VirtualClock(now=10.0)
+    board = only_board(SimulatedBoard(driver_restarts=((11.0, 12.0), (14.0, 15.0))), clock)
+    assert board.power_w() > 0
+    clock.now = 11.5
+    with pytest.raises(nvml.NvmlError, match="lost"):
+        board.power_w()
+    clock.now = 13.0
+    assert board.power_w() > 0
+    clock.now = 16.0  # restarted between two readings: the old handle shows at the first
+    with pytest.raises(nvml.NvmlError, match="[Uu]ninitialized"):
+        board.power_w()
+    assert board.power_w() > 0
+
+
+def test_a_refusal_does_not_cost_the_handle(only_board):
+    refused = ("nvmlDeviceGetPowerUsage",)
+    board = only_board(SimulatedBoard(denied=refused))
+    with pytest.raises(nvml.NvmlError):
+        board.power_w()
+    assert board.uuid in nvml._handles
+
+
+def test_process_ids(only_board):
+    assert only_board(SimulatedBoard(processes=(7, 8))).process_ids() == (7, 8)

@@ -1,0 +1,268 @@
+"""The arithmetic of windows, against the truth of simulated boards in virtual time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated_nvml import (
+    Bursts,
+    Constant,
+    Ramp,
+    SimulatedBoard,
+    Simulation,
+    Steps,
+    VirtualClock,
+    simulated,
+)
+
+from green_screen import names
+from green_screen.power import nvml
+from green_screen.power.reading import DeviceReading
+from green_screen.power.trace import MAX_HOLE_S, BoardMark, BoardTrace
+
+COUNTER = "nvmlDeviceGetTotalEnergyConsumption"
+POWER = "nvmlDeviceGetPowerUsage"
+
+
+class Bench:
+    """One simulated board in virtual time, sampled as the sampler would."""
+
+    def __init__(self, board: SimulatedBoard, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.board = board
+        self.ticks = 0
+        self.trace = BoardTrace(nvml.boards()[0], clock)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass, with samples on the way."""
+        end = self.clock.now + seconds
+        while self.clock.now < end - 1e-9:
+            self.trace.sample_power()
+            if self.ticks % 5 == 0:
+                self.trace.sample_status()
+            self.ticks += 1
+            self.clock.now = min(end, self.clock.now + 0.1)
+
+    def mark(self) -> tuple[float, BoardMark]:
+        return self.clock.now, self.trace.mark()
+
+    def truth_j(self, start_s: float, end_s: float) -> float:
+        return self.board.curve.energy_j(end_s) - self.board.curve.energy_j(start_s)
+
+
+@contextmanager
+def one_board(board: SimulatedBoard) -> Iterator[Bench]:
+    """Have the board behind pynvml while the block runs."""
+    clock = VirtualClock()
+    with simulated(Simulation(boards=[board], clock=clock)):
+        yield Bench(board, clock)
+
+
+@pytest.fixture
+def bench():
+    """Make benches that last as long as the test."""
+    with ExitStack() as stack:
+        yield lambda board: stack.enter_context(one_board(board))
+
+
+def window(bench: Bench, seconds: float) -> tuple[DeviceReading, float]:
+    """Return the reading of a window and its true energy."""
+    start_s, start = bench.mark()
+    bench.run(seconds)
+    end_s, end = bench.mark()
+    return bench.trace.between(start, end), bench.truth_j(start_s, end_s)
+
+
+def test_counter_and_integral_agree_with_a_constant_power(bench):
+    b = bench(SimulatedBoard(curve=Constant(150.0)))
+    b.run(2.0)
+    reading, truth_j = window(b, 7.33)
+    assert reading.source == names.SOURCE_COUNTER
+    assert reading.energy_j == reading.counter_j
+    assert reading.resolution_j == pytest.approx(15.0, rel=0.02)
+    assert abs(reading.counter_j - truth_j) <= reading.resolution_j
+    assert reading.integral_j == pytest.approx(truth_j, rel=1e-4)
+    assert reading.max_power_w == pytest.approx(150.0)
+    assert reading.seconds == pytest.approx(7.33)
+    assert reading.reason == ""
+
+
+@pytest.mark.parametrize("averaging_s", [0.025, 1.0])
+def test_integral_of_bursts_is_within_one_percent_at_ten_hertz(bench, averaging_s):
+    # A period that is no multiple of the sampling's, as no training's is.
+    curve = Bursts(low_w=120.0, high_w=600.0, burst_s=0.2, period_s=0.7331)
+    b = bench(SimulatedBoard(curve=curve, averaging_s=averaging_s, unsupported=(COUNTER,)))
+    b.run(3.0)
+    reading, truth_j = window(b, 600.0)
+    assert reading.source == names.SOURCE_POWER
+    assert reading.energy_j == pytest.approx(truth_j, rel=0.01)
+    assert "Not Supported" in reading.reason or "not supported" in reading.reason.lower()
+
+
+@pytest.mark.parametrize("averaging_s", [0.025, 1.0])
+def test_counter_of_bursts_is_within_the_resolution(bench, averaging_s):
+    curve = Bursts(low_w=120.0, high_w=600.0, burst_s=0.2, period_s=0.7331)
+    b = bench(SimulatedBoard(curve=curve, averaging_s=averaging_s))
+    b.run(3.0)
+    for seconds in (0.31, 1.27, 5.6, 20.05):
+        reading, truth_j = window(b, seconds)
+        assert abs(reading.counter_j - truth_j) <= 0.1 * 600.0 + 1e-3
+
+
+def test_a_rising_power_is_integrated_by_trapezoids(bench):
+    curve = Ramp(first_w=100.0, slope_w_per_s=50.0, start_s=VirtualClock().now)
+    b = bench(SimulatedBoard(curve=curve, averaging_s=0.001, update_s=0.001))
+    b.run(1.0)
+    reading, truth_j = window(b, 5.0)
+    # Rectangles, to either side, would be off by 12 J.
+    assert reading.integral_j == pytest.approx(truth_j, abs=1.0)
+
+
+def test_a_step_in_power_blurs_the_integral_by_no_more_than_its_resolution(bench):
+    clock_start = VirtualClock().now
+    curve = Steps(100.0, [(clock_start + 4.0, 500.0)])
+    b = bench(SimulatedBoard(curve=curve, unsupported=(COUNTER,)))
+    b.run(4.0)
+    reading, truth_j = window(b, 3.0)
+    assert reading.energy_j < truth_j  # the reading lags behind
+    assert truth_j - reading.energy_j <= reading.resolution_j
+
+
+@pytest.mark.parametrize(
+    "board",
+    [
+        SimulatedBoard(curve=Constant(200.0), driver_restarts=((1006.0, 1008.0),)),
+        SimulatedBoard(curve=Constant(200.0), counter_modulus_mj=1_000_000, counter_start_j=100.0),
+    ],
+    ids=["driver restart", "wrap"],
+)
+def test_a_counter_that_falls_is_not_used(bench, board):
+    b = bench(board)
+    b.run(2.0)
+    before, before_truth_j = window(b, 2.0)
+    across, across_truth_j = window(b, 6.0)
+    after, after_truth_j = window(b, 2.0)
+    assert before.energy_j == pytest.approx(before_truth_j, abs=before.resolution_j)
+    assert after.source == names.SOURCE_COUNTER
+    assert after.energy_j == pytest.approx(after_truth_j, abs=after.resolution_j)
+    if board.driver_restarts:
+        assert math.isnan(across.energy_j)
+        assert across.source == names.SOURCE_NONE
+        assert "counter fell" in across.reason and "lost" in across.reason.lower()
+    else:
+        assert across.source == names.SOURCE_POWER
+        assert across.energy_j == pytest.approx(across_truth_j, rel=0.01)
+        assert "counter fell" in across.reason
+
+
+def test_a_counter_that_has_grown_beyond_where_it_fell_from_is_not_used(bench):
+    # Before the restart the counter shows 20 J, at the window's end 2,000 J: a difference of the
+    # edges alone would look right and be wrong.
+    b = bench(SimulatedBoard(curve=Constant(200.0), driver_restarts=((1003.0, 1004.0),)))
+    b.board.counter_start_j = -200.0 * 1000.0 + 20.0
+    b.run(2.0)
+    start_s, start = b.mark()
+    b.run(20.0)
+    _, end = b.mark()
+    assert end.counter_j > start.counter_j
+    assert math.isnan(b.trace.between(start, end).energy_j)
+
+
+def test_a_lost_board_leaves_a_gap_and_the_counter_bridges_it(bench):
+    b = bench(SimulatedBoard(curve=Constant(200.0), lost=((1005.0, 1007.0),)))
+    b.run(2.0)
+    reading, truth_j = window(b, 8.0)
+    assert math.isnan(reading.integral_j)
+    assert reading.energy_j == pytest.approx(truth_j, abs=reading.resolution_j)
+
+
+def test_a_window_that_ends_while_the_board_is_lost_is_missing_with_its_reason(bench):
+    b = bench(SimulatedBoard(curve=Constant(200.0), lost=((1005.0, 1007.0),)))
+    b.run(2.0)
+    reading, _ = window(b, 4.0)
+    assert math.isnan(reading.energy_j)
+    assert "lost" in reading.reason.lower()
+    b.run(2.0)
+    after, truth_j = window(b, 2.0)
+    assert after.energy_j == pytest.approx(truth_j, abs=after.resolution_j)
+    assert not math.isnan(after.integral_j)
+
+
+def test_no_permission_at_all_is_nan_with_the_reason(bench):
+    b = bench(SimulatedBoard(denied=(COUNTER, POWER)))
+    b.run(1.0)
+    reading, _ = window(b, 2.0)
+    assert math.isnan(reading.energy_j) and math.isnan(reading.integral_j)
+    assert reading.source == names.SOURCE_NONE
+    assert "permission" in reading.reason.lower()
+
+
+def test_power_is_not_interpolated_over_a_hole(bench):
+    b = bench(SimulatedBoard(unsupported=(COUNTER,)))
+    b.run(2.0)
+    start_s, start = b.mark()
+    b.clock.sleep(MAX_HOLE_S + 1.0)
+    _, end = b.mark()
+    assert math.isnan(b.trace.between(start, end).energy_j)
+    b.run(1.0)
+    _, later = b.mark()
+    reading = b.trace.between(start, later)
+    assert math.isnan(reading.energy_j)
+    assert "no sample for" in reading.reason
+
+
+def test_status_of_the_window_and_not_of_others(bench):
+    b = bench(SimulatedBoard(temperature_c=40))
+    b.run(2.0)
+    b.board.temperature_c, b.board.throttle_mask = 60, 0x40 | 0x4
+    b.clock.sleep(0.05)
+    reading, _ = window(b, 2.0)
+    assert reading.temperature_c == 60
+    assert reading.throttled == {"hardware thermal slowdown": 1.0}  # the power cap is no throttle
+    assert reading.memory_used_mib == 1024
+
+
+curves = st.one_of(
+    st.builds(Constant, st.floats(20, 700)),
+    st.builds(
+        Bursts,
+        low_w=st.floats(20, 200),
+        high_w=st.floats(200, 700),
+        burst_s=st.floats(0.05, 0.4),
+        period_s=st.floats(0.5, 3.0),
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    curve=curves,
+    averaging_s=st.sampled_from([0.025, 1.0]),
+    steps_s=st.lists(st.floats(0.001, 4.0), min_size=2, max_size=12),
+    data=st.data(),
+)
+def test_windows_nest_without_loss_or_double_counting(curve, averaging_s, steps_s, data):
+    """Any split of any window adds up to it, and each part is right within the resolution."""
+    with one_board(SimulatedBoard(curve=curve, averaging_s=averaging_s)) as b:
+        b.run(1.5)
+        marks = [b.mark()]
+        for step_s in steps_s:
+            b.run(step_s)
+            marks.append(b.mark())
+        first = data.draw(st.integers(0, len(marks) - 2))
+        last = data.draw(st.integers(first + 1, len(marks) - 1))
+        parts = [b.trace.between(marks[i][1], marks[i + 1][1]) for i in range(first, last)]
+        whole = b.trace.between(marks[first][1], marks[last][1])
+    assert sum(p.counter_j for p in parts) == pytest.approx(whole.counter_j, abs=1e-6)
+    assert sum(p.integral_j for p in parts) == pytest.approx(whole.integral_j, abs=1e-6)
+    assert sum(p.seconds for p in parts) == pytest.approx(whole.seconds, abs=1e-9)
+    high_w = curve.watts if isinstance(curve, Constant) else curve.high_w
+    for index, part in enumerate(parts):
+        truth_j = b.truth_j(marks[first + index][0], marks[first + index + 1][0])
+        # Half a millijoule more at each edge: the counter counts whole ones.
+        assert abs(part.counter_j - truth_j) <= 0.1 * high_w + 1e-3

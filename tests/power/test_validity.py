@@ -1,0 +1,49 @@
+"""Each doubt about a measurement, alone and at its threshold."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from green_screen.power.validity import Evidence, reasons
+
+GOOD = {
+    "start_temperature_c": 40.0,
+    "sm_clock_mhz": 1900.0,
+    "baseline_sm_clock_mhz": 1920.0,
+    "disagreement": 0.019,
+    "steady_window_s": 5.0,
+    "min_window_s": 5.0,
+}
+
+
+def test_a_good_run_and_one_that_could_see_nothing_have_no_reasons():
+    assert reasons(Evidence(**GOOD)) == ()
+    assert reasons(Evidence()) == ()
+    nothing = dict.fromkeys(GOOD, math.nan)
+    assert reasons(Evidence(**nothing)) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"other_processes": 2}, "2 other processes on the GPU"),
+        ({"throttled": {"power brake": 0.25}}, "throttled: power brake in 25% of the readings"),
+        ({"start_temperature_c": 56.0}, "hot start: 56 C, above 55"),
+        ({"sm_clock_mhz": 1800.0}, "clocks: 1800 MHz is -6% from the baseline's 1920 MHz"),
+        ({"sm_clock_mhz": 2030.0}, "clocks: 2030 MHz is +6% from the baseline's 1920 MHz"),
+        ({"disagreement": 0.031}, "counter and integral disagree by 3.1%, above 2%"),
+        ({"steady_window_s": 4.9}, "steady window of 4.9 s, shorter than 5.0 s"),
+        ({"incomplete": "GPU is lost"}, "incomplete: GPU is lost"),
+        ({"shared_mig": 1}, "1 other MIG instances on the board, whose energy is counted too"),
+        ({"device_mismatch": "TensorFlow uses 2"}, "TensorFlow uses 2"),
+    ],
+)
+def test_each_doubt_is_a_reason(change, expected):
+    assert reasons(Evidence(**{**GOOD, **change})) == (expected,)
+
+
+def test_all_doubts_are_told():
+    found = reasons(Evidence(**{**GOOD, "other_processes": 1, "start_temperature_c": 80.0}))
+    assert len(found) == 2

@@ -1,0 +1,207 @@
+"""Stand-ins for a training, named by their import path: quick, and each with a fault of its own.
+
+A fault strikes once: the file in ``$FAULT_FOLDER`` that counts the runs says which run it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from green_screen import names
+from green_screen.options import TrainOptions
+from green_screen.space import TrainingConfig, resolve
+from green_screen.tracking import RunLogger
+
+FAULTY_RUN = 2
+STUCK_S = 600.0
+
+
+def count_run() -> int:
+    """Return the number of this run, from 1, over all processes of a test."""
+    file = Path(os.environ["FAULT_FOLDER"]) / "runs"
+    with file.open("a", encoding="utf-8") as runs:
+        runs.write(".")
+    return file.stat().st_size
+
+
+def quick(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log what a training logs, in no time."""
+    begin(config, run)
+    go_on(options, run)
+
+
+def begin(config: TrainingConfig, run: RunLogger) -> None:
+    effective = resolve(config).effective.as_params()
+    run.params(
+        config.as_params() | {names.EFFECTIVE_PREFIX + k: level for k, level in effective.items()}
+    )
+    run.tags({"pid": os.getpid(), names.TAG_ENERGY_SOURCE: names.SOURCE_ESTIMATE})
+
+
+def go_on(options: TrainOptions, run: RunLogger, pause_s: float = 0.0) -> None:
+    for epoch in range(options.epochs):
+        time.sleep(pause_s)
+        metrics = {names.LOSS: 1.0 / (epoch + 1), names.EPOCH_ENERGY_J: 10.0 + epoch}
+        run.metrics(metrics | {names.EPOCH_TIME_S: pause_s}, step=epoch)
+    run.metrics({names.TEST_ACCURACY: 0.5, names.ENERGY_TOTAL_J: 10.0 * options.epochs})
+    run.text("epoch,loss\n", names.LOGS_CSV)
+
+
+def strike(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Do what ``$FAULT`` says in the run ``FAULTY_RUN``, in the middle of its epochs."""
+    begin(config, run)
+    if count_run() == FAULTY_RUN:
+        run.metrics({names.LOSS: 1.0}, step=0)
+        FAULTS[os.environ["FAULT"]]()
+    go_on(options, run)
+
+
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    print("a native library gives up", file=sys.stderr, flush=True)
+    os.abort()
+
+
+def hang() -> None:
+    time.sleep(STUCK_S)
+
+
+def hang_in_native_code() -> None:
+    # A mutex locked twice waits for ever, and until it returns Python handles no signal.
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+
+def exhaust_memory() -> None:
+    import tensorflow as tf
+
+    tf.zeros([1 << 20, 1 << 20], tf.float64)
+
+
+def exit_with_status() -> None:
+    sys.exit(7)
+
+
+def exit_silently() -> None:
+    os._exit(3)
+
+
+def wait_to_be_ended() -> None:
+    (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
+    hang()
+
+
+def wait_in_native_code() -> None:
+    (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
+    hang_in_native_code()
+
+
+def refuse() -> None:
+    raise ValueError("this configuration cannot be trained")
+
+
+FAULTS = {
+    function.__name__: function
+    for function in (
+        kill_myself,
+        segfault,
+        abort,
+        hang,
+        hang_in_native_code,
+        exhaust_memory,
+        exit_with_status,
+        exit_silently,
+        wait_to_be_ended,
+        wait_in_native_code,
+        refuse,
+    )
+}
+
+
+def always_refuse(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    refuse()
+
+
+def slow(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Take half a second an epoch."""
+    begin(config, run)
+    (Path(os.environ["FAULT_FOLDER"]) / "begun").touch()
+    go_on(options, run, pause_s=0.5)
+
+
+def until_told(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Train once ``go`` is there, and say that all is logged by ``logged``."""
+    begin(config, run)
+    folder = Path(os.environ["FAULT_FOLDER"])
+    (folder / "begun").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    go_on(options, run)
+    (folder / "logged").touch()
+
+
+def tell_process(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log what the process was given, and stay long enough to share the host."""
+    begin(config, run)
+    run.tags({"cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES")})
+    time.sleep(1.0)
+    go_on(options, run)
+
+
+def fill_disk(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """In the run ``FAULTY_RUN``, fill the disk that ``$FULL_FOLDER`` is on and leave it full."""
+    begin(config, run)
+    if count_run() == FAULTY_RUN:
+        filler = Path(os.environ["FULL_FOLDER"], "filler")
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+    go_on(options, run)
+
+
+def contaminate(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log what a process finds at its start, then change all of it as much as it can."""
+    import keras
+    import numpy as np
+    import psutil
+    import tensorflow as tf
+    from tensorflow.python.framework import random_seed
+
+    run.tags(
+        {
+            "policy": tf.keras.mixed_precision.global_policy().name,
+            "floatx": keras.backend.floatx(),
+            "seeds": random_seed.get_seed(None),
+            "numpy_seed": np.random.get_state()[1][0],  # type: ignore[index]
+            "jit": tf.config.optimizer.get_jit(),
+            "variable": os.environ.get("LEFT_BEHIND"),
+            "module": hasattr(tf, "left_behind"),
+            "names": keras.backend.get_uid("layer"),
+            "folder": os.getcwd(),
+        }
+    )
+    run.metrics({"memory_mib": psutil.Process().memory_info().rss / 2**20})
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    keras.backend.set_floatx("float64")
+    tf.keras.utils.set_random_seed(7)
+    tf.config.optimizer.set_jit(True)
+    os.environ["LEFT_BEHIND"] = "yes"
+    tf.left_behind = np.ones(200 * 2**20, dtype=np.uint8)
+    os.chdir("/")
+    tf.reduce_sum(tf.random.normal([64, 64]))
+    begin(config, run)
+    go_on(options, run)

@@ -1,0 +1,172 @@
+"""The files that describe the project agree with each other and with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from green_screen import options
+from green_screen.options import defaults, factor_defaults
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path
+    for folder in ("green_screen", "entrypoints", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+ENTRY_POINTS = {
+    "train": (options.TrainOptions, True),
+    "sweep": (options.SweepOptions, False),
+    "status": (options.StatusOptions, False),
+    "analyze": (options.AnalyzeOptions, False),
+    "promote": (options.PromoteOptions, False),
+    "predict": (options.PredictOptions, True),
+    "import": (options.ImportOptions, False),
+}
+# `import` is a word of Python's and cannot name a module.
+MODULES = {"import": "import_runs"}
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def conda_pip() -> list[str]:
+    content = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    (pip,) = (item["pip"] for item in content["dependencies"] if isinstance(item, dict))
+    return pip
+
+
+def pinned(requirement: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([a-z0-9-]+)(?:\[[a-z-]+\])?==([0-9.]+)", requirement.split(";")[0])
+    assert match, f"{requirement!r} is not pinned exactly"
+    return match[1], match[2]
+
+
+def test_conda_yaml_holds_exactly_the_pins_of_pyproject() -> None:
+    assert {pinned(text) for text in conda_pip()} == {
+        pinned(text) for text in project()["dependencies"]
+    }
+
+
+def test_conda_yaml_brings_cuda_on_linux_and_only_there() -> None:
+    (cuda,) = [text for text in conda_pip() if "[and-cuda]" in text]
+    assert "sys_platform == 'linux'" in cuda
+
+
+def test_every_direct_dependency_is_pinned_exactly() -> None:
+    extras = project()["optional-dependencies"]
+    for requirement in [text for group in extras.values() for text in group]:
+        pinned(requirement)
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
+def test_locks_hold_the_pins_and_hashes_and_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    blocks = re.split(r"\n(?=\S)", text)
+    locked = {}
+    for block in blocks:
+        name, version = block.split(" ")[0].strip().split("==")
+        assert "--hash=sha256:" in block, f"{name} has no hash"
+        locked[re.sub(r"\[.*\]", "", name)] = version
+    extras = project()["optional-dependencies"]
+    wanted = project()["dependencies"] + extras["dev"] + extras["ray"]
+    for name, version in map(pinned, wanted):
+        assert locked[name] == version
+    assert ("nvidia-cudnn-cu12" in locked) == (lock == "requirements-gpu.lock")
+
+
+def test_mlproject_states_the_entry_points_with_the_defaults_of_the_code() -> None:
+    content = yaml.safe_load((ROOT / "MLproject").read_text())
+    assert content["name"] == "green-screen"
+    # MLflow reads conda.yaml under this key for conda, virtualenv and uv alike.
+    assert content["conda_env"] == "conda.yaml"
+    assert set(content["entry_points"]) == set(ENTRY_POINTS)
+    for name, (cls, factors) in ENTRY_POINTS.items():
+        expected = {**(factor_defaults() if factors else {}), **defaults(cls)}
+        entry = content["entry_points"][name]
+        stated = {key: str(value["default"]) for key, value in entry["parameters"].items()}
+        assert stated == expected, name
+        words = entry["command"].split()
+        assert words[:3] == ["python", "-m", f"entrypoints.{MODULES.get(name, name)}"]
+        assert words[3:] == [word for key in expected for word in (f"--{key}", f"{{{key}}}")]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_pickle_and_only_safe_yaml(path: Path) -> None:
+    names = {name.split(".")[0] for name in imports(path)}
+    assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("yaml", "load"), ("yaml", "unsafe_load")}
+
+
+# Layers, from the top. A module imports from its own layer or those below it.
+LAYERS = (
+    ("entrypoints",),
+    ("green_screen.sweep", "green_screen.training", "green_screen.analysis"),
+    ("green_screen.tracking", "green_screen.power"),
+    ("green_screen.options", "green_screen.names", "green_screen.space"),
+)
+
+
+def layer(module: str) -> int | None:
+    for depth, prefixes in enumerate(LAYERS):
+        if any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes):
+            return depth
+    return None
+
+
+PACKAGE = [path for path in SOURCES if path.is_relative_to(ROOT / "green_screen")]
+ENTRIES = [path for path in SOURCES if path.is_relative_to(ROOT / "entrypoints")]
+
+
+@pytest.mark.parametrize("path", PACKAGE + ENTRIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards_only(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    depth = layer(own)
+    if depth is None:
+        assert own == "green_screen.__init__", f"{own} belongs to no layer"
+        return
+    above = {name for name in imports(path) if (other := layer(name)) is not None and other < depth}
+    assert not above, f"{own} imports upwards: {sorted(above)}"
+
+
+# The logged model: how it is written, and the code that travels with it.
+MODEL_FLAVOR = ("green_screen.training.serving", "green_screen.training.served_model")
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_each_library_enters_where_it_belongs(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    libraries = {name.split(".")[0] for name in imports(path)}
+    if own != "green_screen.power.nvml":
+        assert "pynvml" not in libraries
+    if own.startswith("green_screen.power"):
+        assert not libraries & {"tensorflow", "mlflow"}
+    if own.startswith(("green_screen.sweep", "green_screen.analysis")):
+        assert "tensorflow" not in libraries
+    if own.startswith("green_screen.training") and not own.startswith(MODEL_FLAVOR):
+        assert "mlflow" not in libraries
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda p: p.name)
+def test_entry_points_stay_thin(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 60

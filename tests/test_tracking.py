@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from green_screen import names, tracking
+from green_screen.tracking import Interrupted, RefusedError, RunLogger, StoreUnavailableError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tracking") / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path / "spool"))
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    yield
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def locked(database: Path) -> Iterator[threading.Event]:
+    """The store's database, locked by another process's transaction until the event is set."""
+    tracking.ensure_experiment()
+    release, is_locked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        other = sqlite3.connect(database, timeout=30)
+        other.execute("BEGIN EXCLUSIVE")
+        is_locked.set()
+        release.wait()
+        other.rollback()
+        other.close()
+
+    thread = threading.Thread(target=hold)
+
+    def lock() -> None:
+        thread.start()
+        assert is_locked.wait(30)
+
+    release.lock = lock  # type: ignore[attr-defined]
+    yield release
+    release.set()
+    if thread.ident is not None:
+        thread.join()
+
+
+def spool() -> Path:
+    return Path(os.environ["GREEN_SCREEN_SPOOL"])
+
+
+def read(run_id: str) -> Run:
+    return MlflowClient().get_run(run_id)
+
+
+def test_everything_that_a_block_logs_has_arrived_at_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "logs.csv"
+    file.write_text("epoch\n0\n")
+    with tracking.open_run(run_name="a run", tags={names.TAG_KIND: "train"}) as run:
+        run.params({"lr": "0.01"})
+        for epoch in range(3):
+            run.metrics({"loss": 3.0 - epoch, "power_w": 100.0}, step=epoch)
+        run.artifact(file)
+        file.write_text("changed afterwards")
+        run.text("key: 1\n", "deep/down/parameters.yaml")
+        run.dataset(mlflow.data.from_numpy(np.zeros((2, 3)), name="zeros"), "training")
+
+    found = read(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "a run"
+    assert found.data.tags[names.TAG_KIND] == "train"
+    assert found.data.params == {"lr": "0.01"}
+    client = MlflowClient()
+    history = client.get_metric_history(run.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    uri = found.info.artifact_uri
+    assert mlflow.artifacts.load_text(f"{uri}/logs.csv") == "epoch\n0\n"
+    assert mlflow.artifacts.load_text(f"{uri}/deep/down/parameters.yaml") == "key: 1\n"
+    (dataset,) = found.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.tags[0].value) == ("zeros", "training")
+    assert not list(spool().iterdir())
+    assert mlflow.active_run() is None
+
+
+def test_more_than_one_call_takes() -> None:
+    with tracking.open_run() as run:
+        run.metrics({f"m{index}": index for index in range(1001)})
+        run.params({f"p{index}": "x" for index in range(101)})
+        run.tags({f"t{index}": "x" for index in range(101)} | {"long": "x" * 6000})
+    data = read(run.run_id).data
+    assert len(data.metrics) == 1001
+    assert len(data.params) == 101
+    assert len([tag for tag in data.tags if not tag.startswith("mlflow.")]) == 102
+    assert len(data.tags["long"]) == 5000
+
+
+def test_a_gap_is_visible() -> None:
+    metrics = {"energy_j": math.nan, "loss": 1.0}
+    with tracking.open_run() as run:
+        run.metrics(metrics)
+        run.missing(metrics, "no counter")
+    data = read(run.run_id).data
+    assert math.isnan(data.metrics["energy_j"])
+    assert data.tags["missing_energy_j"] == "no counter"
+    assert "missing_loss" not in data.tags
+
+
+def test_a_parameter_of_mlflow_run_is_left_in_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient()
+    made = client.create_run(tracking.ensure_experiment()).info.run_id
+    client.log_param(made, "lr", "1e-2")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    with tracking.open_run() as run:
+        run.params({"lr": "0.01", "epochs": "2"})
+    assert run.run_id == made
+    assert read(made).data.params == {"lr": "1e-2", "epochs": "2"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "failure"),
+    [
+        (SystemExit(0), "FINISHED", None),
+        (SystemExit(None), "FINISHED", None),
+        (SystemExit(3), "FAILED", "exit with status 3"),
+        (ValueError("no such level"), "FAILED", "ValueError: no such level"),
+        (KeyboardInterrupt(), "KILLED", "interrupted by SIGINT"),
+    ],
+)
+def test_the_end_of_a_run(error: BaseException, status: str, failure: str | None) -> None:
+    with pytest.raises(type(error)), tracking.open_run() as run:
+        run.metrics({"loss": 1.0})
+        raise error
+    found = read(run.run_id)
+    assert found.info.status == status
+    assert found.data.tags.get(names.TAG_FAILURE) == failure
+    assert found.data.metrics["loss"] == 1.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_as_killed_and_only_the_first_counts(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=number.name), tracking.open_run() as run:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), number)
+            run.metrics({"loss": 1.0})
+    found = read(run.run_id)
+    assert found.info.status == "KILLED"
+    assert found.data.tags[names.TAG_FAILURE] == f"interrupted by {number.name}"
+    assert found.data.metrics["loss"] == 1.0
+    assert signal.getsignal(number) is before
+
+
+def test_logging_does_not_wait_for_the_store(locked: threading.Event) -> None:
+    with tracking.open_run() as run:
+        locked.lock()  # type: ignore[attr-defined]
+        longest = 0.0
+        for epoch in range(20):
+            started = time.perf_counter()
+            run.metrics({f"m{index}": 1.0 for index in range(20)}, step=epoch)
+            longest = max(longest, time.perf_counter() - started)
+        assert not run.flush(patience_s=0.1)
+        # MLflow itself waits 20 s for the lock.
+        assert longest < 5.0
+        locked.set()
+    assert len(MlflowClient().get_metric_history(run.run_id, "m0")) == 20
+
+
+def test_a_refused_record_fails_the_run() -> None:
+    with pytest.raises(RefusedError, match="bad"), tracking.open_run() as run:
+        try:
+            run.metrics({"bad\tname?": 1.0})
+        finally:
+            run.metrics({"loss": 1.0})
+    found = read(run.run_id)
+    assert found.info.status == "FAILED"
+    assert "RefusedError" in found.data.tags[names.TAG_FAILURE]
+    assert found.data.metrics == {"loss": 1.0}
+
+
+_DIES = """
+import os, signal, sys
+import mlflow
+from green_screen import tracking
+mlflow.set_tracking_uri(sys.argv[1])
+with tracking.open_run() as run:
+    run.flush(60)
+    print(run.run_id, flush=True)
+    sys.stdin.readline()
+    for epoch in range(5):
+        run.metrics({"loss": 1.0 + epoch}, step=epoch)
+    run.text("kept", "logs.csv")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_had_logged_is_delivered(locked: threading.Event) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _DIES, mlflow.get_tracking_uri()],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    run_id = process.stdout.readline().strip()
+    # While it lives, its records are its own.
+    assert not tracking.deliver(run_id)
+    locked.lock()  # type: ignore[attr-defined]
+    process.communicate("\n", timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    locked.set()
+    assert read(run_id).data.metrics == {}
+    # A line that the crash cut off is no record.
+    with (spool() / run_id / "records.jsonl").open("a") as records:
+        records.write('{"op": "metr')
+
+    assert tracking.deliver_all() == 1
+    history = MlflowClient().get_metric_history(run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(step, 1.0 + step) for step in range(5)]
+    found = read(run_id)
+    assert mlflow.artifacts.load_text(f"{found.info.artifact_uri}/logs.csv") == "kept"
+    assert not list(spool().iterdir())
+    assert tracking.deliver_all() == 0
+    assert tracking.end_cut_off(run_id, "KILLED", "died").info.status == "KILLED"
+    assert tracking.end_cut_off(run_id, "FAILED", "again").info.status == "KILLED"
+    assert read(run_id).data.tags[names.TAG_FAILURE] == "died"
+
+
+def test_records_that_the_store_refuses_are_kept_aside(caplog: pytest.LogCaptureFixture) -> None:
+    folder = spool() / ("0" * 32)
+    folder.mkdir(parents=True)
+    records = [
+        {"op": "store", "uri": mlflow.get_tracking_uri()},
+        {"op": "tags", "tags": {"kind": "of a run that has been deleted"}},
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "records.jsonl").write_text(lines)
+    assert tracking.deliver_all() == 1
+    assert "was refused" in caplog.text
+    aside = spool() / f"refused-{'0' * 32}"
+    assert (aside / "records.jsonl").read_text() == lines
+    assert tracking.deliver_all() == 0
+
+
+def test_the_copy_of_a_file_is_deleted_once_it_is_sent() -> None:
+    with tracking.open_run() as run:
+        for number in range(3):
+            run.text(f"{number}", "runs_summary.csv")
+        assert run.flush(patience_s=60)
+        run.tags({"all": "sent"})
+        assert run.flush(patience_s=60)
+        assert not list((spool() / run.run_id / "files").iterdir())
+    uri = read(run.run_id).info.artifact_uri
+    assert mlflow.artifacts.load_text(f"{uri}/runs_summary.csv") == "2"
+
+
+def test_sending_twice_changes_nothing() -> None:
+    with tracking.open_run() as run:
+        run.metrics({"loss": 1.0}, step=3)
+    record = {"op": "metrics", "metrics": {"loss": 1.0}, "time_ms": 1, "step": 3}
+    for _ in range(2):
+        tracking.records.send(MlflowClient(), run.run_id, record, None)
+    assert len(MlflowClient().get_metric_history(run.run_id, "loss")) == 2
+
+
+def test_without_a_place_for_the_spool_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path / "file"))
+    with tracking.open_run() as run:
+        run.metrics({"loss": 1.0})
+        run.text("x", "logs.csv")
+    found = read(run.run_id)
+    assert found.data.metrics == {"loss": 1.0}
+    assert mlflow.artifacts.load_text(f"{found.info.artifact_uri}/logs.csv") == "x"
+    assert "kept in memory" in caplog.text
+
+
+def test_without_an_outbox_errors_are_raised_at_once() -> None:
+    run_id = MlflowClient().create_run(tracking.ensure_experiment()).info.run_id
+    run = RunLogger(run_id)
+    run.metrics({"loss": 1.0})
+    assert read(run_id).data.metrics == {"loss": 1.0}
+    with pytest.raises(mlflow.MlflowException):
+        run.metrics({"bad\tname?": 1.0})
+
+
+def test_patience_with_a_server_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREEN_SCREEN_PATIENCE_S", "0.5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.use_store("http://127.0.0.1:9")
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:9' has not answered for 0\.5 s"):
+        tracking.read_run("0" * 32)
+
+
+def test_an_error_that_lasts_is_not_tried_again() -> None:
+    started = time.monotonic()
+    with pytest.raises(mlflow.MlflowException):
+        tracking.read_run("0" * 32)
+    assert time.monotonic() - started < 60
+
+
+def test_children_of_a_run() -> None:
+    with tracking.open_run() as parent:
+        tags = {names.TAG_POSITION: 4}
+        child = tracking.create_child(parent.run_id, "a child", tags, tracking.ensure_experiment())
+    found = read(child)
+    assert found.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert found.data.tags[names.TAG_POSITION] == "4"
+    assert found.data.tags["mlflow.user"]
+    assert found.info.status == "RUNNING"
+    condition = f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+    runs = tracking.search_runs(tracking.ensure_experiment(), condition)
+    assert [run.info.run_id for run in runs] == [child]

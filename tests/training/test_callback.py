@@ -1,0 +1,174 @@
+"""SMICallback in real trainings: alone, with an active MLflow run, and inside a measured run."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
+
+from green_screen import SMICallback, names
+from green_screen.tracking import RunLogger
+from green_screen.training.measurement import RunMeasurement
+
+FIRST_COLUMNS = ["epoch", "time", "loss", "accuracy", "val_loss", "val_accuracy"]
+FIRST_COLUMNS += ["gpu_power_W", "gpu_temp_C", "gpu_util_%", "energy_J"]
+
+
+def model() -> keras.Model:
+    built = keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(3, activation="softmax")])
+    built.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return built
+
+
+def fit(network: keras.Model, *callbacks: SMICallback, epochs: int = 3, **options: object) -> None:
+    generator = np.random.default_rng(0)
+    images, labels = generator.random((200, 6), np.float32), generator.integers(0, 3, 200)
+    network.fit(images, labels, epochs=epochs, verbose=0, callbacks=list(callbacks), **options)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "logs.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment("test")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def test_alone_it_writes_both_files(tmp_path):
+    fit(model(), SMICallback(directory=tmp_path / "smi"), validation_split=0.2)
+    found = rows(tmp_path / "smi")
+    assert list(found[0])[:10] == FIRST_COLUMNS
+    assert [row["epoch"] for row in found] == ["pre", "0", "1", "2", "post"]
+    times = [float(row["time"]) for row in found]
+    assert times == sorted(times) and times[0] < 1.0
+    for row in found[1:-1]:
+        assert float(row["energy_J"]) > 0
+        assert 0 <= float(row["val_accuracy"]) <= 1
+        assert float(row["learning_rate"]) == pytest.approx(0.01)
+        parts = float(row["train_energy_J"]) + float(row["validation_energy_J"])
+        assert parts == pytest.approx(float(row["energy_J"]))
+        assert row["gpu_power_W"] == ""  # missing, not 0
+    content = yaml.safe_load((tmp_path / "smi" / "parameters.yaml").read_text(encoding="utf-8"))
+    assert content["n_parameters"] == 6 * 8 + 8 + 8 * 3 + 3
+    assert not [t for t in threading.enumerate() if t.name == "power-sampler"]
+
+
+def test_a_training_without_validation_has_no_energy_for_it(tmp_path):
+    fit(model(), SMICallback(directory=tmp_path))
+    row = rows(tmp_path)[1]
+    assert row["validation_energy_J"] == row["val_loss"] == ""
+    assert row["train_energy_J"] == row["energy_J"]
+
+
+def test_an_active_run_gets_metrics_tags_and_reasons(tmp_path, store):
+    callback = SMICallback(directory=tmp_path / "smi", images_per_epoch=160)
+    with mlflow.start_run() as run:
+        fit(model(), callback, validation_split=0.2)
+    data = store.get_run(run.info.run_id).data
+    history = store.get_metric_history(run.info.run_id, names.EPOCH_ENERGY_J)
+    assert [metric.step for metric in history] == [0, 1, 2]
+    assert data.metrics[names.EPOCH_ENERGY_J] == pytest.approx(
+        float(rows(tmp_path / "smi")[3]["energy_J"])
+    )
+    assert {names.LOSS, names.VAL_ACCURACY, names.IMAGES_PER_S} <= set(data.metrics)
+    steady_j = (history[1].value + history[2].value) / 2
+    assert data.metrics[names.ENERGY_PER_EPOCH_J] == pytest.approx(steady_j)
+    assert data.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_ESTIMATE
+    assert math.isnan(data.metrics[names.GPU_ENERGY_J])
+    assert data.tags[names.MISSING_PREFIX + names.GPU_ENERGY_J] == "no GPU is used"
+
+
+def test_without_an_active_run_nothing_is_logged(tmp_path, store):
+    fit(model(), SMICallback(directory=tmp_path / "smi"), epochs=1)
+    assert not store.search_runs([mlflow.get_experiment_by_name("test").experiment_id])
+
+
+def test_inside_a_measured_run(tmp_path, store):
+    network = model()
+    with mlflow.start_run() as run, RunMeasurement(country="USA", min_window_s=1.0) as measurement:
+        callback = SMICallback(
+            directory=tmp_path, measurement=measurement, logger=RunLogger(run.info.run_id)
+        )
+        fit(network, callback, epochs=2)
+        with measurement.phase("further"):
+            fit(network, callback, epochs=2)
+        summary = measurement.summary(200)
+        callback.finish({"model": "tiny", "seed": 22, "test_accuracy": 0.5})
+    assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "1", "post"]
+    content = yaml.safe_load((tmp_path / "parameters.yaml").read_text(encoding="utf-8"))
+    assert content == {"n_parameters": 83, "model": "tiny", "seed": 22, "test_accuracy": 0.5}
+    assert summary.metrics[names.FURTHER_EPOCHS] == 2
+    further = store.get_metric_history(run.info.run_id, names.FURTHER_EPOCH_ENERGY_J)
+    assert [metric.step for metric in further] == [0, 1]
+    assert len(store.get_metric_history(run.info.run_id, names.LOSS)) == 2
+
+
+def test_a_second_fit_after_one_that_failed_starts_anew(tmp_path):
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            raise OSError("disk full")
+
+    callback = SMICallback(directory=tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        fit(model(), callback, Broken())
+    fit(model(), callback, epochs=1)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "post"]
+    assert not [t for t in threading.enumerate() if t.name == "power-sampler"]
+
+
+def test_before_the_training_there_is_nothing_to_finish(tmp_path):
+    with pytest.raises(RuntimeError, match="before model.fit"):
+        SMICallback(directory=tmp_path).finish({})
+
+
+@pytest.mark.parametrize("metric", ["acc", "sparse_categorical_accuracy"])
+def test_any_accuracy_is_the_accuracy(tmp_path, metric):
+    network = model()
+    network.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
+    fit(network, SMICallback(directory=tmp_path), epochs=1, validation_split=0.2)
+    assert rows(tmp_path)[1]["accuracy"] and rows(tmp_path)[1]["val_accuracy"]
+
+
+_TRAIN = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_callback import SMICallback, fit, model
+fit(model(), SMICallback(directory=sys.argv[1]), epochs=2, validation_split=0.2)
+"""
+
+
+def test_with_a_gpu_the_rows_are_its_counter(tmp_path):
+    """The whole way in a process of its own, where CodeCarbon sees the simulated board too."""
+    simulation = Simulation(boards=[SimulatedBoard(curve=Constant(60.0), temperature_c=33)] * 1)
+    environment = {**os.environ, **child_environment(simulation, tmp_path / "simulation")}
+    environment["PYTHONPATH"] += os.pathsep + os.getcwd()
+    arguments = [str(tmp_path / "smi"), str(Path(__file__).parent)]
+    subprocess.run([sys.executable, "-c", _TRAIN, *arguments], env=environment, check=True)
+    found = rows(tmp_path / "smi")
+    assert [row["epoch"] for row in found] == ["pre", "0", "1", "post"]
+    for row in (found[0], found[-1]):
+        assert float(row["gpu_power_W"]) == pytest.approx(60, rel=0.01)
+        assert (row["gpu_temp_C"], row["gpu_util_%"]) == ("33.0", "90.0")
+    for row in found[1:-1]:
+        assert float(row["gpu_energy_J"]) == pytest.approx(
+            60 * float(row["epoch_time_s"]), abs=0.1 * 60 + 1
+        )
+        assert row["energy_J"] == row["gpu_energy_J"]
+    assert sum(float(row["codecarbon_gpu_kWh"] or 0) for row in found[1:-1]) > 0

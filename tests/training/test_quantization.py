@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tiny_training as tiny
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
+
+from green_screen.training import fake_quant, int8, serving
+from green_screen.training.fake_quant import VectorizedQuantizer
+from green_screen.training.model import build_model
+from green_screen.training.quantization import quantization_aware
+
+IMAGES = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+LABELS = np.eye(10, dtype=np.float32)[np.arange(8)]
+
+
+def network():
+    return build_model("resnet8", image_size=16, n_classes=10, seed=1)
+
+
+def train_step(model):
+    """Return outputs, gradients and the quantizers' ranges of one training step."""
+    with tf.GradientTape() as tape:
+        outputs = model(IMAGES, training=True)
+        loss = tf.reduce_mean(tf.keras.losses.categorical_crossentropy(LABELS, outputs))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    tensors = [outputs, *gradients, *model.non_trainable_variables, model(IMAGES, training=False)]
+    return [tensor.numpy() for tensor in tensors]
+
+
+@pytest.fixture(scope="module")
+def aware():
+    model = quantization_aware(network())
+    model(IMAGES, training=True)
+    return model
+
+
+def wrappers(model):
+    return [x for x in model.layers if isinstance(x, quantize_wrapper.QuantizeWrapper)]
+
+
+def test_a_step_is_bit_for_bit_that_of_the_library():
+    ours, theirs = (
+        train_step(quantize(network()))
+        for quantize in (quantization_aware, tfmot.quantization.keras.quantize_model)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_compute_have_at_most_255_values_a_channel(aware):
+    kernels = [x.layer.kernel.numpy() for x in wrappers(aware) if hasattr(x.layer, "kernel")]
+    assert len(kernels) == 10  # nine convolutions, shortcuts included, and the classifier
+    for kernel in kernels:
+        by_channel = kernel.reshape(-1, kernel.shape[-1])
+        per_channel = kernel.ndim == 4
+        groups = by_channel.T if per_channel else [by_channel.ravel()]
+        for values in groups:
+            step = np.abs(values).max() / 127
+            np.testing.assert_allclose(values / step, np.round(values / step), atol=1e-3)
+
+
+def test_activations_have_at_most_256_values(aware):
+    quantized = [x for x in wrappers(aware) if x._output_quantizers]
+    outputs = tf.keras.Model(aware.input, [x.output for x in quantized])(IMAGES, training=True)
+    assert len(outputs) >= 9
+    for output in outputs:
+        assert len(np.unique(output)) <= 256
+
+
+def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
+    model, pipeline, _ = tiny.train(tiny.effective(internal="pre_quantization"))
+    found = [q for x in wrappers(model) for _, q, _ in x._weight_vars]
+    found += [q for x in wrappers(model) for q in x._output_quantizers]
+    assert len(found) >= 20
+    assert all(isinstance(q, VectorizedQuantizer) for q in found)
+    operations = [node.op for node in tiny.executed_nodes(model, pipeline)]
+    assert not [op for op in operations if op.startswith("FakeQuant")]
+    # Rounding down is what quantizers do here and nothing else does.
+    plain, plain_pipeline, _ = tiny.train(tiny.effective())
+    assert operations.count("Floor") >= len(found)
+    assert "Floor" not in [node.op for node in tiny.executed_nodes(plain, plain_pipeline)]
+
+
+def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_path):
+    """On a GPU each quantizer is one program; here that is asked for."""
+    with fake_quant.compiled(True):
+        model, pipeline, history = tiny.train(tiny.effective(internal="pre_quantization"))
+    _, _, plain = tiny.train(tiny.effective(internal="pre_quantization"))
+    assert history["loss"][0] == pytest.approx(plain["loss"][0], rel=0.02)
+
+    function = model.train_tf_function.get_concrete_function(iter(pipeline.train))
+    must = [
+        f for f in function.graph.as_graph_def().library.function if f.attr["_XlaMustCompile"].b
+    ]
+    operations = {node.op for f in must for node in f.node_def}
+    assert "Floor" in operations
+    assert "Conv2D" not in operations
+
+    with fake_quant.compiled(True):
+        serving.save_network(tmp_path, model, pipeline.preprocessing)
+    assert b"_XlaMustCompile" not in (tmp_path / "network" / "saved_model.pb").read_bytes()
+
+
+def test_a_quantizer_of_another_width_is_refused():
+    quantizers = tfmot.quantization.keras.quantizers
+    narrow = quantizers.LastValueQuantizer(
+        num_bits=4, per_axis=False, symmetric=True, narrow_range=True
+    )
+    with pytest.raises(TypeError, match="must be an 8-bit range quantizer"):
+        VectorizedQuantizer(narrow)
+
+
+@pytest.fixture(scope="module")
+def converted():
+    model = network()
+    return model, int8.to_int8(model, IMAGES)
+
+
+def test_all_tensors_of_the_converted_model_are_integers(converted):
+    _, content = converted
+    dtypes = int8.Int8Model(content).tensor_dtypes()
+    assert set(dtypes.values()) == {"int8", "int32"}
+    assert sum(dtype == "int8" for dtype in dtypes.values()) >= 20
+
+
+def test_the_converted_file_is_about_a_quarter_of_the_weights(converted):
+    model, content = converted
+    float32_bytes = 4 * model.count_params()
+    assert float32_bytes / 4 < len(content) < float32_bytes / 2
+
+
+def test_the_converted_model_predicts_like_the_network_for_any_number_of_images(converted):
+    model, content = converted
+    quantized = int8.Int8Model(content)
+    expected = model(IMAGES).numpy()
+    for n in (8, 3, 8):
+        actual = quantized.predict(IMAGES[:n])
+        assert actual.shape == (n, 10)
+        np.testing.assert_allclose(actual, expected[:n], atol=0.02)
+
+
+def test_evaluation_leaves_padding_out(converted):
+    _, content = converted
+    quantized = int8.Int8Model(content)
+    labels = np.eye(10)[quantized.predict(IMAGES).argmax(axis=1)]
+    wrong = np.roll(labels, 1, axis=1)
+    mixed = np.concatenate([labels[:6], wrong[6:]])
+    loss, accuracy = quantized.evaluate([(IMAGES, mixed, np.array([1] * 6 + [0] * 2))])
+    assert accuracy == 1.0
+    probabilities = quantized.predict(IMAGES)[:6].max(axis=1)
+    assert loss == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
+    assert quantized.evaluate([(IMAGES, mixed, np.ones(8))])[1] == 0.75
