@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
@@ -32,8 +33,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path / "spool"))
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{database}")
@@ -126,6 +125,23 @@ def test_a_gap_is_visible() -> None:
     assert math.isnan(data.metrics["energy_j"])
     assert data.tags["missing_energy_j"] == "no counter"
     assert "missing_loss" not in data.tags
+
+
+def test_the_experiment_is_that_of_the_store_in_use(tmp_path: Path) -> None:
+    MlflowClient().create_experiment("another")
+    first = tracking.ensure_experiment("moved")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'second.db'}")
+    with tracking.open_run(experiment="moved") as run:
+        run.params({"p": "x"})
+    experiment_id = read(run.run_id).info.experiment_id
+    assert experiment_id != first
+    assert MlflowClient().get_experiment(experiment_id).name == "moved"
+
+
+def test_a_deleted_experiment_is_refused_with_what_to_do() -> None:
+    MlflowClient().delete_experiment(tracking.ensure_experiment("gone"))
+    with pytest.raises(MlflowException, match="'gone'.*restore it"):
+        tracking.ensure_experiment("gone")
 
 
 def test_a_parameter_of_mlflow_run_is_left_in_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,6 @@ def find_design(options: SweepOptions, trainer: str = TRAINER) -> Design:
     if named is not None:
         parent = resume.read_parent(named)
         resume.check_not_running(parent, explicit=True)
-        tracking.use_experiment(parent.info.experiment_id)
         options = resume.options_of(parent, options)
     plan = make_plan(Space.load(options.config), options)
     settings = option_params(resume.train_options(options))

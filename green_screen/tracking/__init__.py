@@ -19,7 +19,6 @@ from green_screen.tracking.store import (
     read_run,
     search_runs,
     store_uri,
-    use_experiment,
     use_store,
 )
 
@@ -43,6 +42,5 @@ __all__ = [
     "search_runs",
     "spool_root",
     "store_uri",
-    "use_experiment",
     "use_store",
 ]

@@ -17,12 +17,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
     REQUEST_LIMIT_EXCEEDED,
+    RESOURCE_ALREADY_EXISTS,
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
@@ -113,17 +115,36 @@ def store_uri() -> str:
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     """Return the id of the experiment `name`, made if it is missing.
 
-    Inside ``mlflow run`` the experiment that the caller chose wins.
+    Inside ``mlflow run`` the experiment that the caller chose wins, and so does one that was chosen
+    by ``mlflow.set_experiment``.
+
+    Raises:
+        MlflowException: The experiment has been deleted.
     """
-    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if chosen:
-        return chosen
-    return str(patiently(lambda: mlflow.set_experiment(name)).experiment_id)
+    return os.environ.get("MLFLOW_EXPERIMENT_ID") or patiently(lambda: _experiment_id(name))
 
 
-def use_experiment(experiment_id: str) -> None:
-    """Let this process's runs be in an experiment that exists."""
-    patiently(lambda: mlflow.set_experiment(experiment_id=experiment_id))
+def _experiment_id(name: str) -> str:
+    # Not by mlflow.set_experiment: it leaves the id in the environment, where it would pass for the
+    # choice of `mlflow run` and name an experiment of another store once the store is changed.
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            # Another process was faster.
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise MlflowException(
+            f"experiment {name!r} of {mlflow.get_tracking_uri()!r} has been deleted: restore it "
+            f"(mlflow experiments restore --experiment-id {experiment.experiment_id}) or choose "
+            "another by MLFLOW_EXPERIMENT_ID",
+            error_code=INVALID_PARAMETER_VALUE,
+        )
+    return str(experiment.experiment_id)
 
 
 @functools.cache

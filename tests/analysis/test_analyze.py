@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
 
 from entrypoints import analyze as analyze_entry
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.analysis import summary
 from green_screen.analysis.analyze import Analyzed, analyze
 from green_screen.analysis.final_runs import read_finals
@@ -28,10 +28,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("MLFLOW_RUN_ID", raising=False)
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.set_experiment(names.EXPERIMENT)
+        tracking.ensure_experiment()
         yield folder
         mlflow.set_tracking_uri(before)
 

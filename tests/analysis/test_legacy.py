@@ -119,8 +119,6 @@ def test_a_broken_folder_is_skipped_with_its_reason(tmp_path, damage, reason):
 def store(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    # MLflow's set_experiment leaves this behind, of the store of a test before.
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)

@@ -37,10 +37,8 @@ MODEL = Path(__file__).with_name("constant_model.py")
 @pytest.fixture()
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_experiment(names.EXPERIMENT)
     yield MlflowClient()
     mlflow.set_tracking_uri(before)
 

@@ -35,12 +35,9 @@ CONFIG = Space.load().parse({"batch_size": 32, "optimizer": "SGD", "lr": 0.0008}
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     before = mlflow.get_tracking_uri()
-    with pytest.MonkeyPatch.context() as patch:
-        # MLflow sets it for its children, so an earlier test of another store leaves its own.
-        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{folder}/artifacts")
-        yield folder
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{folder}/artifacts")
+    yield folder
     mlflow.set_tracking_uri(before)
 
 

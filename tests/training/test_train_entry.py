@@ -14,8 +14,6 @@ TINY = ["--dataset", "synthetic", "--model", "resnet8", "--image_size", "8", "--
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # MLflow sets it for its children, so an earlier test of another store leaves its own.
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     yield tmp_path
