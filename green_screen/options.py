@@ -258,7 +258,15 @@ class StatusOptions:
 class AnalyzeOptions:
     """What the analysis of a campaign takes."""
 
-    sweep: str | None = option(None, "id or name of the campaign's parent run; None is the latest")
+    sweep: str | None = option(
+        None,
+        "id or name of the campaign's parent run, or several joined by commas; None is the latest, "
+        "or every one that experiment and filter leave",
+    )
+    experiment: str | None = option(None, "experiment to look in; None is all of them")
+    filter: str | None = option(
+        None, "MLflow search filter that the runs must meet too, such as params.batch_size = '64'"
+    )
     objective: str = option(
         "efficiency",
         "rule that selects the configuration, on validation data",
@@ -274,6 +282,14 @@ class AnalyzeOptions:
         "epoch",
         "the energy that is modelled",
         choices=("epoch", "total", "per_1k_images", "net", "duration"),
+    )
+    coding: str = option(
+        "sum", "how levels become columns of the model", choices=("sum", "treatment")
+    )
+    target_accuracy: float | None = option(
+        None,
+        "validation accuracy, as a fraction, for the energy to reach it; None is the baseline's "
+        "after its last epoch",
     )
     final_epochs: int | None = option(None, "epochs of each final run; None is the campaign's")
     final_repeats: int = option(
@@ -300,6 +316,12 @@ class AnalyzeOptions:
             "more than 0 J",
         )
         require(0 <= self.min_accuracy < 1, "min_accuracy", self.min_accuracy, "in [0, 1)")
+        require(
+            self.target_accuracy is None or 0 < self.target_accuracy <= 1,
+            "target_accuracy",
+            self.target_accuracy,
+            "above 0 and at most 1",
+        )
         require(
             self.final_epochs is None or self.final_epochs >= 1,
             "final_epochs",

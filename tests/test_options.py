@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from green_screen.options import (
+    AnalyzeOptions,
     OptionError,
     TrainOptions,
     defaults,
@@ -64,3 +65,9 @@ def test_a_bad_value_ends_with_status_2_and_its_name(
 def test_the_python_api_refuses_the_same() -> None:
     with pytest.raises(OptionError, match="image_size must be at least 8 pixels, but got 4"):
         TrainOptions(image_size=4)
+
+
+def test_an_accuracy_to_reach_is_a_fraction() -> None:
+    assert AnalyzeOptions(target_accuracy=0.5).target_accuracy == 0.5
+    with pytest.raises(OptionError, match="target_accuracy must be above 0 and at most 1, but got"):
+        AnalyzeOptions(target_accuracy=50)
