@@ -8,7 +8,8 @@ Names end in their unit: ``_w`` watts, ``_j`` joules, ``_kwh`` kilowatt-hours, `
 from __future__ import annotations
 
 EXPERIMENT = "green-screen"
-MODEL_NAME = "green-screen-resnet50"
+MODEL_PREFIX = "green-screen-"  # of a registered model, before its architecture
+MODEL_NAME = MODEL_PREFIX + "resnet50"
 ENERGY_MODEL_NAME = "green-screen-energy"
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -71,16 +72,17 @@ IDLE_POWER_AFTER_W = "idle_power_after_w"
 START_TEMPERATURE_C = "start_temperature_c"
 STEADY_WINDOW_S = "steady_window_s"  # length of all steady epochs, further ones included
 STEADY_EPOCHS = "steady_epochs"
+STEADY_SM_CLOCK_MHZ = "steady_sm_clock_mhz"  # mean over the steady epochs
 FURTHER_EPOCHS = "further_epochs"
 FURTHER_ENERGY_J = "further_energy_j"  # not part of the total
-RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less fit and cool-down
+RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less all epochs and cool-down
 COOLDOWN_S = "cooldown_s"  # waited before the run for its GPU to be as before the first run on it
 COOLDOWN_TEMPERATURE_C = "cooldown_temperature_c"  # at the end of that wait
 COOLDOWN_POWER_W = "cooldown_power_w"
 
 # Metrics of a campaign's parent run.
 RUNS_FINISHED = "runs_finished"
-RUNS_FAILED = "runs_failed"
+RUNS_FAILED = "runs_failed"  # in any attempt, those done again since included
 DESIGN_WORST_ASSOCIATION = "design_worst_association"  # Cramer's V of two factors, 0 to 1
 DESIGN_CONDITION_NUMBER = "design_condition_number"  # of the main effects; 1 is orthogonal
 
@@ -141,6 +143,9 @@ TAG_MODEL_VERSION = "model_version"  # of a promotion run: name/version
 VERSION_CAMPAIGN = "campaign"
 VERSION_CAMPAIGN_RUN = "campaign_run_id"
 VERSION_SOURCE_RUN = "source_run_id"
+VERSION_MODEL = "model"  # its architecture
+VERSION_EPOCHS = "epochs"
+VERSION_PARTITIONING = "partitioning"
 VERSION_DATASET = "dataset"
 VERSION_HARDWARE = "hardware"
 VERSION_FINAL_RUNS = "final_runs"  # how many runs its figures are means of

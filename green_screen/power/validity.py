@@ -21,8 +21,6 @@ class Evidence:
         other_processes: Most processes beside this one seen on its GPUs.
         throttled: Reason -> share of the steady readings that gave it.
         start_temperature_c: Of the hottest GPU before the run.
-        sm_clock_mhz: Mean over the steady epochs.
-        baseline_sm_clock_mhz: The same of the baseline.
         disagreement: Of counter and integral over the steady epochs, as a fraction.
         steady_window_s: Length of the steady epochs.
         min_window_s: What it should be at least.
@@ -34,8 +32,6 @@ class Evidence:
     other_processes: int = 0
     throttled: Mapping[str, float] = field(default_factory=dict)
     start_temperature_c: float = math.nan
-    sm_clock_mhz: float = math.nan
-    baseline_sm_clock_mhz: float = math.nan
     disagreement: float = math.nan
     steady_window_s: float = math.nan
     min_window_s: float = 0.0
@@ -66,12 +62,6 @@ def reasons(evidence: Evidence) -> tuple[str, ...]:
         found.append(
             f"hot start: {evidence.start_temperature_c:.0f} C, above {MAX_START_TEMPERATURE_C:.0f}"
         )
-    deviation = evidence.sm_clock_mhz / evidence.baseline_sm_clock_mhz - 1
-    if abs(deviation) > MAX_CLOCK_DEVIATION:
-        found.append(
-            f"clocks: {evidence.sm_clock_mhz:.0f} MHz is {deviation:+.0%} from the baseline's "
-            f"{evidence.baseline_sm_clock_mhz:.0f} MHz"
-        )
     if evidence.disagreement > MAX_DISAGREEMENT:
         found.append(
             f"counter and integral disagree by {evidence.disagreement:.1%}, "
@@ -83,3 +73,22 @@ def reasons(evidence: Evidence) -> tuple[str, ...]:
             f"shorter than {evidence.min_window_s:.1f} s"
         )
     return tuple(found)
+
+
+def clock_reason(sm_clock_mhz: float, baseline_sm_clock_mhz: float) -> str:
+    """Return why a run's clock forbids to compare it with its baseline; empty if it does not.
+
+    A run alone does not know the baseline's clock: whoever has both asks.
+
+    Args:
+        sm_clock_mhz: Mean over the run's steady epochs (the metric ``steady_sm_clock_mhz``).
+        baseline_sm_clock_mhz: The same of the baseline on the same board. NaN in either says that
+            it is not known, and nothing is held against the run.
+    """
+    deviation = sm_clock_mhz / baseline_sm_clock_mhz - 1 if baseline_sm_clock_mhz else math.nan
+    if not abs(deviation) > MAX_CLOCK_DEVIATION:
+        return ""
+    return (
+        f"clocks: {sm_clock_mhz:.0f} MHz is {deviation:+.0%} from the baseline's "
+        f"{baseline_sm_clock_mhz:.0f} MHz"
+    )

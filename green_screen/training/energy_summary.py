@@ -115,6 +115,7 @@ def _steady_metrics(
         names.WARMUP_ENERGY_J: first_j - epoch_j,
         names.STEADY_WINDOW_S: sum(e.reading.seconds for e in steady),
         names.STEADY_EPOCHS: float(len(steady)),
+        names.STEADY_SM_CLOCK_MHZ: mean(e.reading.sm_clock_mhz for e in steady),
     }
     if not record.steady:
         reason = (
@@ -194,8 +195,6 @@ def _evidence(record: RunRecord, incomplete: str) -> validity.Evidence:
         other_processes=record.other_processes,
         throttled={reason: max(shares) for reason, shares in throttled.items()},
         start_temperature_c=_idle_metrics(record)[names.START_TEMPERATURE_C],
-        sm_clock_mhz=mean(reading.sm_clock_mhz for reading in readings),
-        baseline_sm_clock_mhz=record.baseline_sm_clock_mhz or NAN,
         disagreement=disagreement,
         steady_window_s=sum(reading.seconds for reading in readings),
         min_window_s=record.min_window_s,

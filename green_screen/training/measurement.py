@@ -35,8 +35,6 @@ class RunMeasurement:
         min_window_s: Shortest steady window to trust; ``None`` is 5 s on a GPU and 0 s on a CPU.
         synchronize: Waits until the GPU has done its work; called at the edges of phases.
         sample_hz: How often the power is sampled.
-        baseline_sm_clock_mhz: Mean clock of the baseline's steady state, to tell a board that
-            runs at other clocks; ``None`` leaves that out.
 
     Raises:
         ValueError: CodeCarbon does not know the country.
@@ -49,7 +47,6 @@ class RunMeasurement:
         min_window_s: float | None = None,
         synchronize: Callable[[], None] = synchronize_gpu,
         sample_hz: float = 10.0,
-        baseline_sm_clock_mhz: float | None = None,
     ) -> None:
         """Prepare; measuring starts with the ``with`` block."""
         self._gpus, self._mismatch = measurable_gpus()
@@ -57,7 +54,6 @@ class RunMeasurement:
             sample_hz=sample_hz, synchronize=synchronize, country=country, gpus=self._gpus
         )
         self._given_min_window_s = min_window_s
-        self._baseline_sm_clock_mhz = baseline_sm_clock_mhz
         self._phases: list[EnergyReading] = []
         self._epochs: list[Epoch] = []
         self._phase: str | None = None
@@ -241,7 +237,6 @@ class RunMeasurement:
             cpu_source=rapl.cpu_source().source,
             other_processes=self._other_processes,
             device_mismatch=self._mismatch,
-            baseline_sm_clock_mhz=self._baseline_sm_clock_mhz,
         )
         return summarize(record, images_per_epoch)
 

@@ -53,7 +53,6 @@ class RunRecord:
         cpu_source: ``rapl`` or ``codecarbon_estimate``.
         other_processes: Most processes seen beside this one on a board.
         device_mismatch: How the GPUs of TensorFlow and NVML differ; empty if they agree.
-        baseline_sm_clock_mhz: Clock of the baseline's steady state, if known.
     """
 
     total: EnergyReading
@@ -66,7 +65,6 @@ class RunRecord:
     cpu_source: str
     other_processes: int
     device_mismatch: str
-    baseline_sm_clock_mhz: float | None
 
     @property
     def declared(self) -> tuple[Epoch, ...]:

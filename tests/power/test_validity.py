@@ -6,12 +6,10 @@ import math
 
 import pytest
 
-from green_screen.power.validity import Evidence, reasons
+from green_screen.power.validity import Evidence, clock_reason, reasons
 
 GOOD = {
     "start_temperature_c": 40.0,
-    "sm_clock_mhz": 1900.0,
-    "baseline_sm_clock_mhz": 1920.0,
     "disagreement": 0.019,
     "steady_window_s": 5.0,
     "min_window_s": 5.0,
@@ -31,8 +29,6 @@ def test_a_good_run_and_one_that_could_see_nothing_have_no_reasons():
         ({"other_processes": 2}, "2 other processes on the GPU"),
         ({"throttled": {"power brake": 0.25}}, "throttled: power brake in 25% of the readings"),
         ({"start_temperature_c": 56.0}, "hot start: 56 C, above 55"),
-        ({"sm_clock_mhz": 1800.0}, "clocks: 1800 MHz is -6% from the baseline's 1920 MHz"),
-        ({"sm_clock_mhz": 2030.0}, "clocks: 2030 MHz is +6% from the baseline's 1920 MHz"),
         ({"disagreement": 0.031}, "counter and integral disagree by 3.1%, above 2%"),
         ({"steady_window_s": 4.9}, "steady window of 4.9 s, shorter than 5.0 s"),
         ({"incomplete": "GPU is lost"}, "incomplete: GPU is lost"),
@@ -47,3 +43,18 @@ def test_each_doubt_is_a_reason(change, expected):
 def test_all_doubts_are_told():
     found = reasons(Evidence(**{**GOOD, "other_processes": 1, "start_temperature_c": 80.0}))
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("clock_mhz", "baseline_mhz", "expected"),
+    [
+        (1900.0, 1920.0, ""),
+        (1800.0, 1920.0, "clocks: 1800 MHz is -6% from the baseline's 1920 MHz"),
+        (2030.0, 1920.0, "clocks: 2030 MHz is +6% from the baseline's 1920 MHz"),
+        (math.nan, 1920.0, ""),
+        (1900.0, math.nan, ""),
+        (1900.0, 0.0, ""),
+    ],
+)
+def test_clocks_far_from_the_baselines_are_told(clock_mhz, baseline_mhz, expected):
+    assert clock_reason(clock_mhz, baseline_mhz) == expected
