@@ -138,6 +138,21 @@ def test_the_experiment_is_that_of_the_store_in_use(tmp_path: Path) -> None:
     assert MlflowClient().get_experiment(experiment_id).name == "moved"
 
 
+def test_runs_of_all_experiments_are_found_unless_they_are_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    for name in ("chosen", "another", "deleted"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        with tracking.open_run(tags={"searched": "for"}) as run:
+            pass
+        made.append(run.run_id)
+    assert MlflowClient().get_experiment(read(made[0]).info.experiment_id).name == "chosen"
+    MlflowClient().delete_experiment(tracking.ensure_experiment())
+    found = tracking.search_runs(None, "tags.searched = 'for'")
+    assert [run.info.run_id for run in found] == [made[1], made[0]]
+
+
 def test_a_deleted_experiment_is_refused_with_what_to_do() -> None:
     MlflowClient().delete_experiment(tracking.ensure_experiment("gone"))
     with pytest.raises(MlflowException, match="'gone'.*restore it"):

@@ -115,13 +115,16 @@ def store_uri() -> str:
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     """Return the id of the experiment `name`, made if it is missing.
 
-    Inside ``mlflow run`` the experiment that the caller chose wins, and so does one that was chosen
-    by ``mlflow.set_experiment``.
+    The experiment that the caller chose wins: inside ``mlflow run`` or after
+    ``mlflow.set_experiment`` it is in ``MLFLOW_EXPERIMENT_ID``, elsewhere ``MLFLOW_EXPERIMENT_NAME``
+    may name it.
 
     Raises:
         MlflowException: The experiment has been deleted.
     """
-    return os.environ.get("MLFLOW_EXPERIMENT_ID") or patiently(lambda: _experiment_id(name))
+    chosen_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    chosen_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    return chosen_id or patiently(lambda: _experiment_id(chosen_name))
 
 
 def _experiment_id(name: str) -> str:
@@ -141,7 +144,7 @@ def _experiment_id(name: str) -> str:
         raise MlflowException(
             f"experiment {name!r} of {mlflow.get_tracking_uri()!r} has been deleted: restore it "
             f"(mlflow experiments restore --experiment-id {experiment.experiment_id}) or choose "
-            "another by MLFLOW_EXPERIMENT_ID",
+            "another by MLFLOW_EXPERIMENT_NAME",
             error_code=INVALID_PARAMETER_VALUE,
         )
     return str(experiment.experiment_id)
@@ -177,24 +180,28 @@ def metric_sum(run_id: str, metric: str) -> float:
 
 
 def search_runs(
-    experiment_id: str, condition: str, limit: int | None = None, patience: float | None = None
+    experiment_id: str | None,
+    condition: str,
+    limit: int | None = None,
+    patience: float | None = None,
 ) -> list[Run]:
-    """Return the runs of an experiment that meet a condition, the latest first.
+    """Return the runs that meet a condition, the latest first.
 
     Args:
-        experiment_id: The experiment.
+        experiment_id: The experiment to look in; ``None`` is every one that is not deleted.
         condition: MLflow's filter.
         limit: Most runs to return; ``None`` is all.
         patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
     """
     client = MlflowClient()
+    experiment_ids = _all_experiments(patience) if experiment_id is None else [experiment_id]
     found: list[Run] = []
     token: str | None = None
     while True:
         page = patiently(
             functools.partial(
                 client.search_runs,
-                [experiment_id],
+                experiment_ids,
                 condition,
                 max_results=min(limit or _PAGE, _PAGE),
                 order_by=["attributes.start_time DESC"],
@@ -206,6 +213,12 @@ def search_runs(
         token = page.token
         if not token or (limit and len(found) >= limit):
             return found
+
+
+def _all_experiments(patience: float | None) -> list[str]:
+    """Return the ids of all experiments that are not deleted."""
+    experiments = patiently(mlflow.search_experiments, patience)
+    return [str(experiment.experiment_id) for experiment in experiments]
 
 
 def end_cut_off(run_id: str, status: str, reason: str, patience: float | None = None) -> Run:
