@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from green_screen.space import Space, resolve
+from green_screen.training.callback import SMICallback
 from green_screen.training.optimizer import FLOAT16_LOSS_SCALE, make_optimizer
 
 BASELINE = Space.load().baseline
@@ -71,9 +72,10 @@ def test_adam_follows_its_formula_and_has_no_momentum_factor():
 
 
 def test_adamw_decays_weights_beside_the_gradient_and_not_through_it():
-    actual, _ = weights_after(config(optimizer="AdamW"), GRADIENTS)
+    actual, optimizer = weights_after(config(optimizer="AdamW"), GRADIENTS)
     expected = adam(START, GRADIENTS, rates=[0.01] * 3, decays=[0.001] * 3)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    assert sorted(optimizer.get_slot_names()) == ["m", "v"]
     without_gradient, _ = weights_after(config(optimizer="AdamW"), [np.zeros(3)])
     np.testing.assert_allclose(without_gradient, START * (1 - 0.001), rtol=1e-6)
 
@@ -99,17 +101,68 @@ def test_adamw_decay_follows_the_schedule_as_the_learning_rate_does():
 
 
 @pytest.mark.parametrize("name", ["RMSProp", "Adam", "AdamW"])
-def test_float16_optimizers_stay_finite_where_the_square_of_a_gradient_is_zero(name):
-    """1e-4 squared is 1e-8, which is zero in float16: epsilon alone keeps the quotient."""
-    effective = config(optimizer=name, precision="float16", lr=0.0008)
-    tiny = np.array([1e-4, -1e-4, 6e-8])
-    actual, optimizer = weights_after(effective, [tiny] * STEPS, tf.float16)
-    assert actual.dtype == np.float16
-    assert np.isfinite(actual).all()
-    assert np.abs(actual - START).max() < 0.1
-    inner = optimizer.inner_optimizer
-    assert np.float16(inner.epsilon) > 0
-    assert np.float16(inner.epsilon) == pytest.approx(inner.epsilon, rel=0.05)
+def test_float16_steps_are_no_longer_than_in_float32(name):
+    """In float16 0.001 g**2 is zero below g = 5.5e-3 and g**2 infinite above 256."""
+    levels = {"optimizer": name, "precision": "float16", "lr": 0.0008, "optimizer_momentum": 0.0}
+    optimizer = make_optimizer(config(**levels), STEPS)
+    magnitudes = tf.constant([*np.geomspace(1e-5, 1e-1, 17), 60.0], tf.float16)
+    weights = tf.Variable(tf.zeros_like(magnitudes))
+    optimizer.inner_optimizer._create_all_weights([weights])
+
+    @tf.function
+    def steps_of(n):
+        for _ in tf.range(n):
+            weights.assign(tf.zeros_like(weights))
+            optimizer.apply_gradients([(magnitudes, weights)])
+
+    def lengths(n):
+        steps_of(tf.constant(n))
+        return -weights.numpy() / (0.0008 * (10**0.5 if name == "RMSProp" else 1))
+
+    for _ in range(100):
+        assert lengths(10).max() <= 1.1
+    if name != "RMSProp":
+        assert lengths(1).min() > 0.4  # epsilon's part at 1e-5
+        np.testing.assert_allclose(lengths(1)[4:], 1.0, atol=0.1)  # 1e-4 and more
+    # Where steps end if the gradient stays: float16 loses the end of the square's growth.
+    assert lengths(7000).max() <= 1.2
+
+
+def test_float16_adamw_decays_by_what_the_spacing_of_float16_leaves():
+    effective = config(optimizer="AdamW", precision="float16")
+    start = np.linspace(0.01, 2, 400).astype(np.float16)
+    weight = tf.Variable(start)
+    make_optimizer(effective, STEPS).apply_gradients([(tf.zeros_like(weight), weight)])
+    decayed = (start - weight.numpy().astype(float)) / start
+    assert np.abs(decayed - 0.001).max() < 2**-11
+    assert decayed.mean() == pytest.approx(0.001, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSProp", "Adam", "AdamW"])
+def test_float16_follows_the_schedule_at_steps_that_float16_cannot_count(name):
+    """Float16 rounds whole numbers above 2,048 and ends at 65,504."""
+    applied = {}
+    for schedule in ("constant", "exponential", "polynomial", "cosine"):
+        levels = {"optimizer": name, "precision": "float16", "lr_schedule": schedule}
+        optimizer = make_optimizer(config(**levels), 100_000)
+        model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,), dtype="float16")])
+        model.compile(optimizer)
+        optimizer.inner_optimizer.iterations.assign(70_000)
+        callback = SMICallback()
+        callback.set_model(model)
+        logged = callback._learning_rate()
+        weight = tf.Variable([0.0], dtype=tf.float16)
+        optimizer.apply_gradients([(tf.constant([0.1], tf.float16), weight)])
+        applied[schedule] = -weight.numpy()[0] / logged
+        expected = {
+            "constant": 1,
+            "exponential": 0.01**0.7,
+            "polynomial": 0.3**2,
+            "cosine": (1 + np.cos(0.7 * np.pi)) / 2,
+        }[schedule]
+        assert logged == pytest.approx(0.01 * expected, rel=1e-4)
+    # What is applied is the same multiple of what is logged, whatever the schedule.
+    np.testing.assert_allclose(list(applied.values()), applied["constant"], rtol=0.01)
 
 
 def test_float16_loss_scale_is_constant_but_for_overflows_which_skip_the_step():

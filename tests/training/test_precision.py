@@ -59,7 +59,7 @@ def test_the_policy_is_restored_even_after_an_error(precision):
     assert tf.keras.mixed_precision.global_policy().name == before
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
 def test_pure_float16_trains_three_epochs_without_a_nan(optimizer):
     """On real images with `benchmarks/accuracy.py --check_float16`, which needs a GPU."""
     config = tiny.effective(
