@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POSTGRES_USER = "postgres"
+# The processes that the server starts for jobs would take seconds of a test.
+_ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def postgres_binaries() -> Path | None:
@@ -117,7 +119,7 @@ def mlflow_server(
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **(environment or {})},
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
             start_new_session=True,
         )
         try:

@@ -14,6 +14,9 @@ from types import TracebackType
 
 from campaigns import until
 
+# The processes that the server starts for jobs would take seconds of a test.
+_ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 class Server:
     """``mlflow server`` on a port of its own, which it keeps when it is stopped and started."""
@@ -35,7 +38,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
-                env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                env=os.environ | _ENVIRONMENT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
