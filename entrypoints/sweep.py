@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from green_screen.options import OptionError, SweepOptions, parse_options
-from green_screen.space import SpaceError
+from entrypoints import ending
+from green_screen.options import SweepOptions, parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,29 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ended(run: Callable[[], str]) -> int:
-    """Run a campaign and return the exit status that its end means, after a line that says why.
+    """Run a campaign and return the exit status that its end means: 1 if it failed."""
+    from green_screen.sweep.executor import CampaignError
 
-    0; 1 for a campaign that failed; 2 for options that cannot be used; 128 plus the signal's number
-    for one that was interrupted.
-    """
-    from green_screen.sweep.campaign import CampaignError
-    from green_screen.tracking import Interrupted, StoreUnavailableError
-
-    try:
+    def run_it() -> int:
         run()
-    except (OptionError, SpaceError) as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        return 2
-    except (CampaignError, StoreUnavailableError) as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as error:
-        print(f"sweep: ended by {error}; the same command resumes it", file=sys.stderr)
-        return 128 + error.number
-    except KeyboardInterrupt:
-        print("sweep: ended before anything was started", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        return 0
+
+    return ending.ended("sweep", run_it, CampaignError, advice="; the same command resumes it")
 
 
 if __name__ == "__main__":

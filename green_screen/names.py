@@ -85,6 +85,9 @@ RUNS_FINISHED = "runs_finished"
 RUNS_FAILED = "runs_failed"  # in any attempt, those done again since included
 DESIGN_WORST_ASSOCIATION = "design_worst_association"  # Cramer's V of two factors, 0 to 1
 DESIGN_CONDITION_NUMBER = "design_condition_number"  # of the main effects; 1 is orthogonal
+# The same of what is executed, momentum within the optimizers that use it.
+DESIGN_EFFECTIVE_WORST_ASSOCIATION = "design_effective_worst_association"
+DESIGN_EFFECTIVE_CONDITION_NUMBER = "design_effective_condition_number"
 
 # Tags.
 TAG_KIND = "green_screen.kind"  # sweep, baseline, run, final, analysis, train
@@ -92,10 +95,13 @@ TAG_POSITION = "green_screen.position"  # place in the campaign, from 0
 TAG_DESIGN_HASH = "green_screen.design_hash"
 TAG_RULES = "green_screen.rules"  # JSON list of the rules that changed the configuration
 TAG_ENERGY_SOURCE = "energy_source"
-TAG_CPU_SOURCE = "cpu_energy_source"  # rapl or codecarbon_estimate
+TAG_CPU_SOURCE = "cpu_energy_source"  # what CodeCarbon used: rapl or codecarbon_estimate
 TAG_MEASUREMENT_VALID = "measurement_valid"  # true or false
 TAG_INVALID_REASON = "measurement_invalid_reason"
-TAG_INCOMPLETE = "measurement_incomplete"  # true or false: energy_total_j lacks a part
+# true or false: a phase or an epoch was not measured. energy_total_j then lacks it, unless the
+# counter has bridged the gap.
+TAG_INCOMPLETE = "measurement_incomplete"
+TAG_UNCHECKED = "measurement_unchecked"  # which of the rules of validity could not be checked
 TAG_GPU_DEVICES = "gpu_devices"  # the boards that were measured
 TAG_DIVERGED = "diverged"
 TAG_OUT_OF_MEMORY = "out_of_memory"
@@ -105,11 +111,21 @@ TAG_SHARED_HOST = "shared_host"
 TAG_REPLICATE_OF = "green_screen.replicate_of"  # position of the run that this one repeats
 TAG_RUNS_PLANNED = "green_screen.runs_planned"  # of a campaign, baselines and replicates included
 TAG_WORST_PAIR = "green_screen.worst_pair"  # factors of design_worst_association
+TAG_EFFECTIVE_WORST_PAIR = "green_screen.effective_worst_pair"
+TAG_MISSING_LEVELS = "green_screen.missing_levels"  # factor=level: what no run executes
 TAG_OWNER = "green_screen.owner"  # host, process id and its start: who runs the campaign now
 TAG_RESUMED = "green_screen.resumed"  # of a run that mlflow made only to resume this campaign
 TAG_BOARD = "green_screen.board"  # UUID of the GPU that a run was given
 TAG_GPU_NAME = "gpu_name"  # none where there is no GPU
+TAG_GPU_DRIVER = "gpu_driver"  # version
+TAG_GPU_POWER_LIMIT_W = "gpu_power_limit_w"  # enforced during the run, one a measured board
+TAG_CUDA_VERSION = "cuda_version"
+TAG_CUDNN_VERSION = "cudnn_version"
 TAG_CPU_NAME = "cpu_name"
+TAG_CPU_CORES = "cpu_cores"
+TAG_MEMORY_GIB = "memory_gib"
+TAG_OPERATING_SYSTEM = "operating_system"
+TAG_TENSORFLOW_VERSION = "tensorflow_version"
 TAG_IMPORTED = "green_screen.imported_from"  # folder of a run that was made elsewhere
 MISSING_PREFIX = "missing_"
 

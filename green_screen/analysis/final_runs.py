@@ -17,6 +17,7 @@ from green_screen.analysis.final import BASELINE, SELECTED
 from green_screen.analysis.runs import to_frame
 from green_screen.options import OptionError, SweepOptions, TrainOptions, parse_value
 from green_screen.space import TrainingConfig
+from green_screen.sweep.cooldown import found_state
 from green_screen.sweep.executor import TRAINER, Cooldown, Executor, Job, RestingState
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
@@ -140,13 +141,14 @@ def run_finals(
 
     The first run of the selected configuration that finishes logs its model.
     """
-    with CampaignProgress(plan.runs, [], executor.slots) as progress:
+    with CampaignProgress(plan.runs, [], executor.slots, executor.boards) as progress:
         maker = _Maker(plan, parent_run_id, experiment_id, progress)
         run_jobs(
             executor,
             range(plan.runs),
             maker.make_job,
             on_end=maker.note,
+            on_lost=progress.lost,
             on_poll=progress.poll,
         )
     return FinalRuns(runs=_with_roles(maker.ended), model_run_id=maker.model_run_id)
@@ -205,11 +207,7 @@ class _Maker:
         self.ended.append(ended.run)
         if ended.finished and ended.result.job.options.log_model and self.model_run_id is None:
             self.model_run_id = str(ended.run.info.run_id)
-        board = ended.run.data.tags.get(names.TAG_BOARD)
-        if board is not None and board not in self._resting:
-            self._resting[board] = RestingState(
-                board=board,
-                temperature_c=ended.run.data.metrics[names.COOLDOWN_TEMPERATURE_C],
-                power_w=ended.run.data.metrics[names.COOLDOWN_POWER_W],
-            )
+        state = found_state(ended.run)
+        if state is not None:
+            self._resting.setdefault(state.board, state)
         self._progress.ended(ended)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -97,17 +97,27 @@ def worst_association(levels: IntArray, factors: Sequence[str]) -> tuple[float, 
     return best, pair
 
 
-def condition_number(levels: IntArray) -> float:
+def condition_number(levels: IntArray, nested: Mapping[int, int] | None = None) -> float:
     """Return the condition number of the main effects' model matrix, an intercept included.
 
     Factors are coded by orthonormal (Helmert) contrasts of the levels that occur and columns are
     scaled to length one. 1 is a balanced orthogonal design; infinite means that effects cannot be
     told apart.
+
+    Args:
+        levels: Level indices [runs, factors].
+        nested: Factor -> the factor within whose levels it has effects of its own.
     """
+    nested = nested or {}
     blocks: list[FloatArray] = [np.ones((len(levels), 1))]
-    for column in levels.T:
-        present, index = np.unique(column, return_inverse=True)
-        blocks.append(helmert(len(present)).T[index])
+    for factor, column in enumerate(levels.T):
+        groups = levels[:, nested[factor]] if factor in nested else np.zeros(len(levels))
+        for group in np.unique(groups):
+            inside = groups == group
+            present, index = np.unique(column[inside], return_inverse=True)
+            block = np.zeros((len(levels), len(present) - 1))
+            block[inside] = helmert(len(present)).T[index]
+            blocks.append(block)
     matrix = np.hstack(blocks)
     if matrix.shape[1] > matrix.shape[0]:
         return float("inf")

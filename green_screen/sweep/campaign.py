@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,17 +12,22 @@ from mlflow.entities import Run
 from green_screen import names, tracking
 from green_screen.options import SweepOptions
 from green_screen.sweep import resume
-from green_screen.sweep.executor import TRAINER, Cooldown, Executor, Job, RestingState
+from green_screen.sweep.clocks import BaselineClocks
+from green_screen.sweep.cooldown import found_state
+from green_screen.sweep.executor import (
+    TRAINER,
+    CampaignError,
+    Cooldown,
+    Executor,
+    Job,
+    RestingState,
+)
 from green_screen.sweep.local import LocalExecutor
 from green_screen.sweep.preparation import Design, check_trainings, find_design, log_design
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
 from green_screen.sweep.summary import Summary
 from green_screen.tracking import RunLogger
-
-
-class CampaignError(RuntimeError):
-    """A campaign that came to no good end; the text says why."""
 
 
 def run_sweep(
@@ -78,8 +84,8 @@ def _run(design: Design, executor: Executor, trainer: str) -> str:
     with tracking.open_run(parent_id, run_name=name, tags=tags) as parent:
         done = resume.take_over(design.parent) if design.parent else resume.Done()
         apart = log_design(design, parent)
-        n_runs, finished = len(design.plan.runs), done.finished.values()
-        with CampaignProgress(n_runs, finished, executor.slots) as progress:
+        n_runs = len(design.plan.runs)
+        with CampaignProgress(n_runs, done.all(), executor.slots, executor.boards) as progress:
             progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
             campaign = Campaign(
                 design=design, parent=parent, done=done, trainer=trainer, progress=progress
@@ -113,9 +119,11 @@ class Campaign:
         self._plan = {planned.position: planned for planned in self.design.plan.runs}
         self._train_options = resume.train_options(self.design.options)
         self._finished = len(self.done.finished)
+        self._unfinished = len(self.done.failed)
         self._summary = Summary(self.parent, self.done.all())
         self._resting: dict[str, RestingState] = {}
-        for run in sorted(self.done.all(), key=lambda run: run.info.start_time):
+        self._clocks = BaselineClocks(self.done.all())
+        for run in self.done.all():
             self._remember_board(run)
 
     def carry_out(self, executor: Executor) -> None:
@@ -125,6 +133,8 @@ class Campaign:
             CampaignError: No run finished, or too many failed.
         """
         limit = self.design.options.max_failures
+        # An attempt that was killed may have taken no note of its last run.
+        self._count()
         missing = [position for position in self._plan if position not in self.done.finished]
         try:
             run_jobs(
@@ -132,7 +142,8 @@ class Campaign:
                 missing,
                 self.make_job,
                 on_end=self.note,
-                on_poll=self.progress.poll,
+                on_lost=self.note_lost,
+                on_poll=self.poll,
                 stop=lambda: limit is not None and self.failures >= limit,
             )
         finally:
@@ -179,16 +190,42 @@ class Campaign:
 
     def note(self, ended: Ended) -> None:
         """Take note of a run that ended."""
+        ended = self._judged(ended)
         if ended.finished:
             self._finished += 1
         else:
             self.failures += 1
+            self._unfinished += 1
         self._remember_board(ended.run)
         self._summary.add(ended.run)
-        self.parent.metrics(
-            {names.RUNS_FINISHED: self._finished, names.RUNS_FAILED: self.failures},
-        )
+        self._count()
         self.progress.ended(ended)
+
+    def _judged(self, ended: Ended) -> Ended:
+        """Say on a run that ended what only the campaign can know of it: the baseline's clock."""
+        doubts = self._clocks.doubts(ended.run)
+        if not doubts:
+            return ended
+        run_id = ended.run.info.run_id
+        tracking.patiently(lambda: RunLogger(run_id).tags(doubts))
+        return dataclasses.replace(ended, run=tracking.read_run(run_id))
+
+    def note_lost(self, ended: Ended) -> None:
+        """Take note of a run that was lost by no fault of its own and is done again."""
+        self._unfinished += 1
+        self._summary.add(ended.run)
+        self._count()
+        self.progress.lost(ended)
+
+    def poll(self) -> None:
+        """Keep up to date what is shown and written."""
+        self.progress.poll()
+        self._summary.write_if_due()
+
+    def _count(self) -> None:
+        self.parent.metrics(
+            {names.RUNS_FINISHED: self._finished, names.RUNS_FAILED: self._unfinished}
+        )
 
     def _remember_board(self, run: Run) -> None:
         """Keep how the first run on a board found it.
@@ -196,14 +233,10 @@ class Campaign:
         A board that did not get back there in time is taken as it was then: the room has become
         warmer, and waiting in vain before every run would not cool it.
         """
-        board = run.data.tags.get(names.TAG_BOARD)
-        if board is None:
+        state = found_state(run)
+        if state is None:
             return
-        metrics = run.data.metrics
-        timed_out = metrics[names.COOLDOWN_S] >= self.design.options.cooldown_timeout_s
-        if board not in self._resting or timed_out:
-            self._resting[board] = RestingState(
-                board=board,
-                temperature_c=metrics[names.COOLDOWN_TEMPERATURE_C],
-                power_w=metrics[names.COOLDOWN_POWER_W],
-            )
+        waited_s = run.data.metrics.get(names.COOLDOWN_S, 0.0)
+        timed_out = waited_s >= self.design.options.cooldown_timeout_s
+        if state.board not in self._resting or timed_out:
+            self._resting[state.board] = state

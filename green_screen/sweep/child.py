@@ -19,9 +19,12 @@ from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
 from green_screen.sweep.cooldown import cool_down
 from green_screen.sweep.executor import Job, Outcome
-from green_screen.tracking import RunLogger
+from green_screen.tracking import MAX_TAG_LENGTH, RunLogger
 
 Trainer = Callable[[TrainingConfig, TrainOptions, RunLogger], None]
+
+# What a process sends when its board is cool and its time begins to count.
+COOLED = b"cooled"
 
 # A process whose parent is gone has so long to end its run itself before it is made to.
 _ORPHAN_GRACE_S = 15.0
@@ -35,8 +38,12 @@ def load_trainer(path: str) -> Trainer:
     return trainer
 
 
-def run_job(job: Job) -> None:
+def run_job(job: Job, cooled: Callable[[], None] = lambda: None) -> None:
     """Do a job in this process and log to its run, which ends with the job.
+
+    Args:
+        job: What to do.
+        cooled: Called when the wait for a cool board is over.
 
     Raises:
         Exception: What the training raised, after the run has ended as FAILED.
@@ -48,6 +55,7 @@ def run_job(job: Job) -> None:
             run.tags({names.TAG_SHARED_HOST: "true"})
         if job.cooldown is not None:
             cool_down(job.cooldown, run)
+            cooled()
         try:
             load_trainer(job.trainer)(job.config, job.options, run)
         except Exception as error:
@@ -77,14 +85,17 @@ def child_main(
     output: str,
     connection: Connection,
 ) -> None:
-    """Do a job as the main function of a process and send its outcome and reason as JSON.
+    """Do a job as the main function of a process and tell its parent how it goes.
+
+    What is sent is :data:`COOLED` when the wait for a cool board is over, and at the end the
+    outcome and its reason as JSON.
 
     Args:
         job: What to do.
         device: UUID of the GPU that this process may use; ``None`` leaves the choice to CUDA.
         environment: The parent's variables; a forkserver's are those of its own start.
         output: File that takes what the process and its libraries print.
-        connection: Where the outcome is sent.
+        connection: Where it is sent.
     """
     # TensorFlow is imported already, but it asks CUDA for devices with its first operation.
     os.environ.clear()
@@ -95,7 +106,7 @@ def child_main(
     threading.Thread(target=_end_with_parent, args=(job,), daemon=True).start()
     outcome, reason = Outcome.FINISHED, ""
     try:
-        run_job(job)
+        run_job(job, lambda: connection.send_bytes(COOLED))
     except (tracking.Interrupted, KeyboardInterrupt) as error:
         outcome, reason = Outcome.KILLED, f"interrupted by {str(error) or 'SIGINT'}"
     except SystemExit as error:
@@ -104,7 +115,8 @@ def child_main(
     except BaseException as error:
         outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
         sys.excepthook(type(error), error, error.__traceback__)
-    connection.send_bytes(json.dumps([outcome.value, reason]).encode())
+    # Cut as the tag will be: an error's text may hold a whole tensor.
+    connection.send_bytes(json.dumps([outcome.value, reason[:MAX_TAG_LENGTH]]).encode())
     connection.close()
 
 

@@ -7,8 +7,11 @@ which the campaign's first run found it.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+
+from mlflow.entities import Run
 
 from green_screen import names
 from green_screen.power.nvml import Board, NvmlError
@@ -63,15 +66,18 @@ def _cool(state: RestingState, resting: RestingState, cooldown: Cooldown) -> boo
 
 def cool_down(cooldown: Cooldown, run: RunLogger) -> None:
     """Wait for the process's first board to be cool and log what was waited: 0 s without a GPU."""
+    started = time.monotonic()
     try:
         boards = visible_boards()
-        waited = wait_until_cool(boards[0], cooldown) if boards else None
-    except NvmlError:
-        waited = None
-    if waited is None:
-        run.metrics({names.COOLDOWN_S: 0.0})
+        if not boards:
+            run.metrics({names.COOLDOWN_S: 0.0})
+            return
+        waited = wait_until_cool(boards[0], cooldown)
+    except NvmlError as error:
+        state = {names.COOLDOWN_TEMPERATURE_C: math.nan, names.COOLDOWN_POWER_W: math.nan}
+        run.metrics({names.COOLDOWN_S: time.monotonic() - started, **state})
+        run.missing(state, f"the GPU could not be read: {error}")
         return
-    run.tags({names.TAG_BOARD: waited.state.board})
     run.metrics(
         {
             names.COOLDOWN_S: waited.seconds,
@@ -79,3 +85,15 @@ def cool_down(cooldown: Cooldown, run: RunLogger) -> None:
             names.COOLDOWN_POWER_W: waited.state.power_w,
         }
     )
+    # Last: a run with this tag has the figures above.
+    run.tags({names.TAG_BOARD: waited.state.board})
+
+
+def found_state(run: Run) -> RestingState | None:
+    """Return how a run found its board; ``None`` without a GPU, or if it ended before it looked."""
+    board, metrics = run.data.tags.get(names.TAG_BOARD), run.data.metrics
+    temperature_c = metrics.get(names.COOLDOWN_TEMPERATURE_C)
+    power_w = metrics.get(names.COOLDOWN_POWER_W)
+    if board is None or temperature_c is None or power_w is None:
+        return None
+    return RestingState(board=board, temperature_c=temperature_c, power_w=power_w)

@@ -76,15 +76,9 @@ class Plan:
             writer.writerow([run.position, run.kind, again, *run.config.as_params().values()])
         return out.getvalue()
 
-    def levels(self) -> IntArray:
-        """Return the level indices [runs, factors] of the designed runs, without baselines."""
-        return np.array(
-            [
-                [self.space.levels[f].index(getattr(run.config, f)) for f in FACTOR_NAMES]
-                for run in self.runs
-                if run.kind == names.KIND_RUN
-            ]
-        )
+    def designed(self) -> list[TrainingConfig]:
+        """Return the requested configurations, without baselines and replicates."""
+        return [run.config for run in self.runs if run.kind == names.KIND_RUN]
 
 
 def make_plan(space: Space, options: SweepOptions) -> Plan:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from green_screen.options import TrainOptions
+from green_screen.power.nvml import Board
 from green_screen.space import TrainingConfig
 
 # What a job calls, as ``module:function``: takes (TrainingConfig, TrainOptions, RunLogger).
@@ -15,6 +16,10 @@ TRAINER = "green_screen.training.run:train"
 # A result whose reason begins so was cut off by no fault of its own (its node went away): the
 # campaign does its position again.
 LOST = "lost: "
+
+
+class CampaignError(RuntimeError):
+    """A campaign that came to no good end; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +103,14 @@ class JobResult:
         outcome: How it ended.
         reason: Why it did not finish; empty if it did.
         wall_s: Seconds from submission to end, start-up included.
+        store_away: Whether records wait on its host, because the tracking server did not answer.
     """
 
     job: Job
     outcome: Outcome
     reason: str
     wall_s: float
+    store_away: bool = False
 
     @property
     def lost(self) -> bool:
@@ -117,6 +124,10 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """How many jobs run at once."""
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """The GPUs of this host that jobs run on."""
 
     def submit(self, job: Job) -> None:
         """Start a job. At most :attr:`slots` jobs may be under way."""

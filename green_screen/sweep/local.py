@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import multiprocessing
 import os
 import signal
@@ -28,13 +27,12 @@ from types import TracebackType
 from typing import Literal
 
 from green_screen import tracking
-from green_screen.sweep.child import child_main
+from green_screen.power.nvml import Board
+from green_screen.sweep.child import COOLED, child_main
 from green_screen.sweep.executor import LOST, Job, JobResult, Outcome
-from green_screen.sweep.forkserver import start_forkserver
-from green_screen.sweep.outcome import delivered, exit_outcome, keep_output
+from green_screen.sweep.forkserver import printed_bytes, printed_since, start_forkserver
+from green_screen.sweep.outcome import deliver_left, exit_outcome, keep_output
 from green_screen.sweep.progress import local_boards
-
-logger = logging.getLogger(__name__)
 
 # What every run needs of MLflow, also of what it imports late.
 PRELOAD_TRACKING = (
@@ -73,17 +71,42 @@ def local_devices() -> tuple[str | None, ...]:
 
 @dataclass
 class _Active:
-    """A job under way."""
+    """A job under way.
+
+    Attributes:
+        printed: What :func:`printed_bytes` was at its start.
+        started: When it was submitted, by ``time.monotonic``, as the other times.
+        deadline: When it is asked to end.
+        asked_to_end: When it was; ``None`` before.
+        reason: Why it was.
+        said: Outcome and reason, once it has told them.
+    """
 
     job: Job
     device: str | None
     process: ForkServerProcess | SpawnProcess
     connection: Connection
     output: Path
+    printed: int
     started: float
     deadline: float
     asked_to_end: float | None = None
     reason: str = ""
+    said: tuple[Outcome, str] | None = None
+
+    def listen(self) -> None:
+        """Take what the process has told; after its end the connection is closed."""
+        try:
+            while not self.connection.closed and self.connection.poll():
+                message = self.connection.recv_bytes()
+                if message == COOLED:
+                    self.deadline = time.monotonic() + _limit_s(self.job)
+                else:
+                    value, reason = json.loads(message)
+                    self.said = Outcome(value), reason
+        except (EOFError, OSError, ValueError):
+            # It is gone, perhaps in the middle of a message.
+            self.connection.close()
 
 
 class LocalExecutor:
@@ -123,12 +146,17 @@ class LocalExecutor:
         self._closing = False
         self._folder = tempfile.TemporaryDirectory(prefix="green-screen-")
         if start == "forkserver":
-            start_forkserver(Path(self._folder.name) / "forkserver.txt")
+            start_forkserver()
 
     @property
     def slots(self) -> int:
         """How many jobs run at once."""
         return len(self._devices)
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """The GPUs of this host that jobs run on."""
+        return local_boards()
 
     def submit(self, job: Job) -> None:
         """Start a job on a free slot."""
@@ -143,14 +171,13 @@ class LocalExecutor:
             # Python ends daemons at its exit, should close() not have been called.
             daemon=True,
         )
-        started = time.monotonic()
+        started, printed = time.monotonic(), printed_bytes()
         process.start()
         writer.close()
-        limit = float("inf") if job.time_limit_s is None else job.time_limit_s
-        if job.cooldown is not None:
-            limit += job.cooldown.timeout_s
+        # Until it says that its board is cool, a process may have waited as long as that takes.
+        deadline = started + _limit_s(job) + (job.cooldown.timeout_s if job.cooldown else 0.0)
         self._active.append(
-            _Active(job, device, process, reader, output, started, deadline=started + limit)
+            _Active(job, device, process, reader, output, printed, started, deadline)
         )
 
     def wait(self, timeout_s: float) -> list[JobResult]:
@@ -160,7 +187,11 @@ class LocalExecutor:
             self._enforce_limits()
             now = time.monotonic()
             pause = min([until, *(self._next_limit(active) for active in self._active)]) - now
-            wait([active.process.sentinel for active in self._active], timeout=max(pause, 0.0))
+            told = [a.connection for a in self._active if not a.connection.closed]
+            ends = [active.process.sentinel for active in self._active]
+            wait([*told, *ends], timeout=max(pause, 0.0))
+            for active in self._active:
+                active.listen()
             ended = [active for active in self._active if not active.process.is_alive()]
             if ended or time.monotonic() >= until:
                 return [self._result(active) for active in ended]
@@ -211,12 +242,19 @@ class LocalExecutor:
     def _result(self, active: _Active) -> JobResult:
         self._active.remove(active)
         active.process.join()
-        patience = tracking.INTERRUPTED_PATIENCE_S if self._closing else None
-        outcome, reason = delivered(active.job, *_outcome(active), patience)
+        active.listen()
+        outcome, reason = _outcome(active)
+        # A process that came to its own end has waited for the server already.
+        waited = active.said is not None and active.asked_to_end is None
+        patience = tracking.INTERRUPTED_PATIENCE_S if self._closing or waited else None
+        undelivered = deliver_left(active.job, patience)
+        if undelivered:
+            # A run whose result is not on the server has no result yet.
+            outcome, reason = Outcome.KILLED, undelivered
         active.connection.close()
         active.process.close()
         self._free.append(active.device)
-        if outcome is not Outcome.FINISHED:
+        if outcome is not Outcome.FINISHED and not undelivered:
             keep_output(active.job, active.output)
         active.output.unlink(missing_ok=True)
         return JobResult(
@@ -224,36 +262,37 @@ class LocalExecutor:
             outcome=outcome,
             reason=reason,
             wall_s=time.monotonic() - active.started,
+            store_away=bool(undelivered),
         )
+
+
+def _limit_s(job: Job) -> float:
+    return float("inf") if job.time_limit_s is None else job.time_limit_s
 
 
 def _outcome(active: _Active) -> tuple[Outcome, str]:
     """Return how a process that is gone came out: what it said, or what its exit status says."""
-    said: tuple[Outcome, str] | None = None
-    try:
-        if active.connection.poll():
-            value, reason = json.loads(active.connection.recv_bytes())
-            said = Outcome(value), reason
-    except EOFError:
-        pass
-    if said is not None and said[0] is Outcome.FINISHED:
-        return said
+    if active.said is not None and active.said[0] is Outcome.FINISHED:
+        return active.said
     if active.reason:
         return Outcome.KILLED, active.reason
-    if said is not None:
-        return said
+    if active.said is not None:
+        return active.said
     status = active.process.exitcode
     assert status is not None
-    if status == _FORKSERVER_LOST:
-        _make_end(active.process.pid)
+    if status == _FORKSERVER_LOST and _make_end(active.process.pid):
         return Outcome.KILLED, f"{LOST}the process that starts the runs died"
-    return exit_outcome(status)
+    return exit_outcome(status, printed_since(active.printed))
 
 
-def _make_end(pid: int | None) -> None:
-    """Kill a process that multiprocessing has lost sight of."""
+def _make_end(pid: int | None) -> bool:
+    """Kill a process that multiprocessing has lost sight of; return whether there was one.
+
+    A process that ended with the same status by itself is gone, and its forkserver is not.
+    """
     assert pid is not None
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        logger.debug("process %d has ended already", pid)
+        return False
+    return True

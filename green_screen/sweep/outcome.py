@@ -24,32 +24,35 @@ _CRASHES = {
 }
 
 
-def exit_outcome(status: int) -> tuple[Outcome, str]:
+def exit_outcome(status: int, printed: str) -> tuple[Outcome, str]:
     """Return outcome and reason of a process that said nothing, from its exit status.
 
     Args:
         status: As :attr:`multiprocessing.Process.exitcode`: negative for a signal.
+        printed: What it printed before it had a file for that.
     """
     if status >= 0:
-        return Outcome.FAILED, f"the process ended with status {status} and said nothing"
-    number = signal.Signals(-status)
-    if number in _CRASHES:
-        return Outcome.FAILED, f"native crash: {number.name}"
-    hint = " (the kernel does that when memory runs out)" if number is signal.SIGKILL else ""
-    return Outcome.KILLED, f"killed by {number.name}{hint}"
+        had_printed = f"; before its training it had printed:\n{printed}" if printed else ""
+        said = f"the process ended with status {status} and said nothing{had_printed}"
+        return Outcome.FAILED, said
+    if -status in _CRASHES:
+        return Outcome.FAILED, f"native crash: {signal.Signals(-status).name}"
+    hint = " (the kernel does that when memory runs out)" if -status == signal.SIGKILL else ""
+    return Outcome.KILLED, f"killed by {_signal_name(-status)}{hint}"
 
 
-def delivered(
-    job: Job, outcome: Outcome, reason: str, patience: float | None
-) -> tuple[Outcome, str]:
-    """Send what the process could not, and return what has become of the job by that.
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
-    A run whose result is not on the server has no result yet.
+
+def deliver_left(job: Job, patience: float | None) -> str:
+    """Send what a process that is gone could not; return why it could not be sent, if so.
 
     Args:
         job: What was run.
-        outcome: How its process ended.
-        reason: Why, if it did not finish.
         patience: Seconds to wait for a server that is away; ``None`` is the usual patience.
     """
     try:
@@ -58,8 +61,8 @@ def delivered(
     except tracking.StoreUnavailableError as error:
         folder = tracking.spool_root() / job.run_id
         where = f"its records wait in {folder} on {socket.gethostname()}, and resume sends them"
-        return Outcome.KILLED, f"{error}; {where}"
-    return outcome, reason
+        return f"{error}; {where}"
+    return ""
 
 
 def keep_output(job: Job, output: Path) -> None:

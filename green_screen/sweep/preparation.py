@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from mlflow.entities import Run
 
 from green_screen import names, tracking
 from green_screen.options import SweepOptions, option_params, require
-from green_screen.space import FACTOR_NAMES, Space, resolve
+from green_screen.space import Space, resolve
 from green_screen.sweep import resume
-from green_screen.sweep.association import condition_number, worst_association
 from green_screen.sweep.design import Plan, make_plan
 from green_screen.sweep.executor import TRAINER
+from green_screen.sweep.quality import quality
 from green_screen.tracking import RunLogger
 from green_screen.training.data import check_dataset
 from green_screen.training.model import check_model
@@ -98,12 +97,22 @@ def log_design(design: Design, parent: RunLogger) -> str:
     """Log what is run and how well its factors can be told apart; return the latter in words."""
     parent.params(option_params(design.options))
     parent.text(design.plan.as_csv(), names.DESIGN_CSV)
-    levels = design.plan.levels()
-    worst, pair = worst_association(levels, FACTOR_NAMES)
-    condition = condition_number(levels)
+    plan = design.plan
+    requested = quality(plan.space, plan.designed())
+    executed = quality(plan.space, plan.designed(), effective=True)
     parent.metrics(
-        {names.DESIGN_WORST_ASSOCIATION: worst, names.DESIGN_CONDITION_NUMBER: condition}
+        {
+            names.DESIGN_WORST_ASSOCIATION: requested.worst,
+            names.DESIGN_CONDITION_NUMBER: requested.condition,
+            names.DESIGN_EFFECTIVE_WORST_ASSOCIATION: executed.worst,
+            names.DESIGN_EFFECTIVE_CONDITION_NUMBER: executed.condition,
+        }
     )
-    parent.tags({names.TAG_WORST_PAIR: pair})
-    apart = f"condition number {condition:.2f}" if math.isfinite(condition) else "too few runs"
-    return f"design: worst association {worst:.3f} ({pair or 'none'}), {apart} for all main effects"
+    parent.tags(
+        {
+            names.TAG_WORST_PAIR: requested.pair,
+            names.TAG_EFFECTIVE_WORST_PAIR: executed.pair,
+            names.TAG_MISSING_LEVELS: ", ".join(executed.missing),
+        }
+    )
+    return f"design as requested: {requested.text()}\ndesign as executed: {executed.text()}"

@@ -9,11 +9,12 @@ from types import TracebackType
 
 from mlflow.entities import Run
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from green_screen import names
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.power.visible import visible_boards
+from green_screen.sweep.energies import EnergyTally
 from green_screen.sweep.executor import Job
 from green_screen.sweep.runner import Ended
 
@@ -24,14 +25,6 @@ def duration(seconds: float) -> str:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def energy(joules: float) -> str:
-    """Return an energy with a unit that suits its size."""
-    for unit, size in (("MJ", 1e6), ("kJ", 1e3)):
-        if joules >= size:
-            return f"{joules / size:.2f} {unit}"
-    return f"{joules:.0f} J"
 
 
 def local_boards() -> tuple[Board, ...]:
@@ -57,47 +50,49 @@ def run_seconds(run: Run) -> float:
     return float(run.info.end_time - run.info.start_time) / 1000.0
 
 
-def run_energy_j(run: Run) -> float:
-    """Return the energy of a run, or 0 where none is known: a sum of it is a lower bound."""
-    value = run.data.metrics.get(names.ENERGY_TOTAL_J, math.nan)
-    return value if math.isfinite(value) else 0.0
-
-
 class CampaignProgress:
     """Shows a campaign's progress while it is open as a context manager."""
 
     def __init__(
-        self, planned: int, done: Iterable[Run], slots: int, console: Console | None = None
+        self,
+        planned: int,
+        done: Iterable[Run],
+        slots: int,
+        boards: Sequence[Board] = (),
+        console: Console | None = None,
     ) -> None:
-        """Begin with what earlier attempts finished.
+        """Begin with what earlier attempts did.
 
         Args:
             planned: All runs of the campaign.
-            done: Those that have finished.
+            done: The runs that have ended; those that did not finish are done again.
             slots: How many run at once.
+            boards: The GPUs that they run on, as far as they are on this host.
             console: Where to show it; the default is standard output.
         """
-        finished = list(done)
+        ended = list(done)
+        finished = [run for run in ended if run.info.status == "FINISHED"]
         self._console = console or Console(soft_wrap=True, highlight=False)
         self._planned = planned
         self._slots = max(slots, 1)
-        self._boards = local_boards()
+        self._boards = boards
         self._left = planned - len(finished)
         self._ended = len(finished)
-        self._energy_j = sum(run_energy_j(run) for run in finished)
+        self._energy = EnergyTally(ended)
         seconds = [s for s in map(run_seconds, finished) if math.isfinite(s)]
         self._n_timed, self._timed_s = len(seconds), sum(seconds)
         self._under_way: dict[str, tuple[str, float]] = {}
         self._bar = Progress(
-            TextColumn("run"),
-            MofNCompleteColumn(),
+            TextColumn("run {task.fields[number]} of {task.total}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[state]}"),
             console=self._console,
             disable=not self._console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=planned, completed=self._ended, state="")
+        self._task = self._bar.add_task(
+            "", total=planned, completed=self._ended, number=0, state=""
+        )
 
     def __enter__(self) -> CampaignProgress:
         """Show it."""
@@ -118,9 +113,9 @@ class CampaignProgress:
         """Take note of a start."""
         self._under_way[job.run_id] = name, time.monotonic()
         if not self._console.is_terminal:
-            number = self._ended + len(self._under_way)
             self._console.print(
-                f"run {number} of {self._planned}: {name} ({self._figures()})", markup=False
+                f"run {self._number()} of {self._planned}: {name} ({self._figures()})",
+                markup=False,
             )
         self.poll()
 
@@ -129,10 +124,17 @@ class CampaignProgress:
         name, _ = self._under_way.pop(ended.run.info.run_id)
         self._ended += 1
         self._left -= 1
-        self._energy_j += run_energy_j(ended.run)
+        self._energy.add(ended.run)
         self._n_timed += 1
         self._timed_s += ended.result.wall_s
         self._console.print(_line(name, ended), markup=False)
+        self.poll()
+
+    def lost(self, ended: Ended) -> None:
+        """Take note of a run that was lost with its node and is done again."""
+        name, _ = self._under_way.pop(ended.run.info.run_id)
+        self._energy.add(ended.run)
+        self._console.print(f"done again: {name}: {ended.result.reason}", markup=False)
         self.poll()
 
     def say(self, text: str) -> None:
@@ -144,12 +146,22 @@ class CampaignProgress:
         if self._console.is_terminal:
             current = " | ".join(name for name, _ in self._under_way.values())
             state = f"{self._figures()}  {current}"
-            self._bar.update(self._task, completed=self._ended, state=state, refresh=True)
+            self._bar.update(
+                self._task,
+                completed=self._ended,
+                number=self._number(),
+                state=state,
+                refresh=True,
+            )
+
+    def _number(self) -> int:
+        """Return which of the campaign's runs the latest one is."""
+        return self._ended + len(self._under_way)
 
     def _figures(self) -> str:
         power = power_now_w(self._boards)
         now = f"{power:.0f} W now, " if math.isfinite(power) else ""
-        return f"{now}{energy(self._energy_j)} so far, {duration(self._left_s())} left"
+        return f"{now}{self._energy.text()} so far, {duration(self._left_s())} left"
 
     def _left_s(self) -> float:
         """Return the time left if the runs to come take as long as those so far, on average."""
@@ -167,6 +179,6 @@ def _line(name: str, ended: Ended) -> str:
     metrics = ended.run.data.metrics
     accuracy = metrics.get(names.TEST_ACCURACY, math.nan)
     return (
-        f"finished: {name}: {duration(ended.result.wall_s)}, {energy(run_energy_j(ended.run))}, "
+        f"finished: {name}: {duration(ended.result.wall_s)}, {EnergyTally([ended.run]).text()}, "
         f"test accuracy {accuracy:.3f}"
     )

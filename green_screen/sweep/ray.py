@@ -13,18 +13,25 @@ position again in a new run.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+import psutil
 
 from green_screen.options import OptionError
-from green_screen.sweep.executor import LOST, Job, JobResult, Outcome
+from green_screen.power.nvml import Board
+from green_screen.sweep.executor import LOST, CampaignError, Job, JobResult, Outcome
 from green_screen.sweep.local import GRACE_S, PRELOAD, LocalExecutor
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +41,8 @@ _POLL_S = 0.5
 _CONNECT_LIMIT_S = 10.0
 # How long the tasks under way may take to end their children before their workers are killed.
 _CLOSE_LIMIT_S = GRACE_S + 10.0
+# How long a cluster may be without any node that a job fits, before the campaign is given up.
+NO_NODE_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +62,12 @@ class _Needs:
         return math.floor(min(fits))
 
 
-def _supervise(job: Job, needs: _Needs, preload: tuple[str, ...]) -> tuple[str, str]:
-    """Do a job in a child of this Ray worker; return its outcome and reason."""
+# Outcome, reason and whether the store was away, in types that need no module of ours.
+_Report: TypeAlias = tuple[str, str, bool]
+
+
+def _supervise(job: Job, needs: _Needs, preload: tuple[str, ...]) -> _Report:
+    """Do a job in a child of this Ray worker; return what became of it."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -63,12 +76,15 @@ def _supervise(job: Job, needs: _Needs, preload: tuple[str, ...]) -> tuple[str, 
     # Ray has put this task's GPUs into CUDA_VISIBLE_DEVICES, which the child inherits. To a task
     # without any it shows all of them, so they are hidden here.
     device = None if needs.gpus > 0 else ""
+    if "OMP_NUM_THREADS" not in psutil.Process().environ():
+        # Not given to the worker but set by Ray: a child has the threads that it has without Ray.
+        os.environ.pop("OMP_NUM_THREADS", None)
     # A child imports the main module of its parent, which is Ray's: 0.9 s unless Ray is preloaded.
     with LocalExecutor(devices=[device], preload=("ray", *preload)) as executor:
         executor.submit(job)
         while not (results := executor.wait(_POLL_S)):
             pass
-    return results[0].outcome.value, results[0].reason
+    return results[0].outcome.value, results[0].reason, results[0].store_away
 
 
 class RayExecutor:
@@ -84,6 +100,7 @@ class RayExecutor:
         num_gpus_per_job: float | None = None,
         num_cpus_per_job: float = 1.0,
         preload: Sequence[str] = PRELOAD,
+        no_node_limit_s: float = NO_NODE_LIMIT_S,
     ) -> None:
         """Connect to a running cluster.
 
@@ -93,6 +110,7 @@ class RayExecutor:
             num_gpus_per_job: GPUs a job; ``None`` is 1 where the cluster has any, else 0.
             num_cpus_per_job: CPU cores that Ray sets aside for a job.
             preload: Modules that the forkserver of each worker imports.
+            no_node_limit_s: How long to wait for a node when all are gone.
 
         Raises:
             OptionError: Ray is not installed, the cluster does not answer, or no node of it has
@@ -103,6 +121,8 @@ class RayExecutor:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
         self._closed = False
         self._preload = tuple(preload)
+        self._no_node_limit_s = no_node_limit_s
+        self._without_nodes_since: float | None = None
         # Task -> its job and when it was submitted.
         self._active: dict[Any, tuple[Job, float]] = {}
         self._ray: Any = None
@@ -117,12 +137,21 @@ class RayExecutor:
         """How many jobs the cluster's living nodes run at once; it follows them."""
         return self._call(self._count_slots)
 
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """None: which GPUs of this host take part, if any, is the cluster's to say."""
+        return ()
+
     def submit(self, job: Job) -> None:
         """Start a job on a node with a free slot."""
         self._call(self._start, job)
 
     def wait(self, timeout_s: float) -> list[JobResult]:
-        """Return the jobs that ended, waiting up to `timeout_s` seconds for the first."""
+        """Return the jobs that ended, waiting up to `timeout_s` seconds for the first.
+
+        Raises:
+            CampaignError: The cluster has had no node for a job for too long.
+        """
         return self._call(self._collect, timeout_s)
 
     def close(self) -> None:
@@ -165,7 +194,10 @@ class RayExecutor:
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._needs = _Needs(gpus=gpus, cpus=cpus)
-        self._task = ray.remote(num_gpus=gpus, num_cpus=cpus, max_retries=0)(_supervise)
+        # Ray ends a worker after each task that had a GPU, to have its memory back; here a child
+        # holds it, and the worker's forkserver is wanted again.
+        task = ray.remote(num_gpus=gpus, num_cpus=cpus, max_retries=0, max_calls=0)
+        self._task = task(_supervise)
         if self._count_slots() == 0:
             raise OptionError(
                 f"ray_address must name a cluster with a node of at least {gpus:g} GPUs and "
@@ -182,33 +214,58 @@ class RayExecutor:
 
     def _collect(self, timeout_s: float) -> list[JobResult]:
         if not self._active:
-            # All nodes are gone, perhaps: give the cluster the time to come back.
+            self._check_nodes()
             time.sleep(timeout_s)
             return []
+        self._without_nodes_since = None
         tasks = list(self._active)
         ended, _ = self._ray.wait(tasks, num_returns=1, timeout=timeout_s)
         if ended:
             ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [self._result(task) for task in ended]
 
+    def _check_nodes(self) -> None:
+        """Give a cluster whose nodes are gone the time to come back, but not for ever."""
+        now = time.monotonic()
+        if self._count_slots() > 0:
+            self._without_nodes_since = None
+        elif self._without_nodes_since is None:
+            self._without_nodes_since = now
+            logger.warning(
+                "the cluster has no node with %g GPUs and %g CPU cores: waiting up to %g s for one",
+                self._needs.gpus,
+                self._needs.cpus,
+                self._no_node_limit_s,
+            )
+        elif now - self._without_nodes_since > self._no_node_limit_s:
+            raise CampaignError(
+                f"the cluster has had no node for a job for {self._no_node_limit_s:g} s: the same "
+                "command resumes the campaign once it has"
+            )
+
     def _result(self, task: Any) -> JobResult:
         job, submitted = self._active.pop(task)
-        outcome, reason = self._outcome(task)
+        outcome, reason, store_away = self._outcome(task)
         return JobResult(
-            job=job, outcome=outcome, reason=reason, wall_s=time.monotonic() - submitted
+            job=job,
+            outcome=outcome,
+            reason=reason,
+            wall_s=time.monotonic() - submitted,
+            store_away=store_away,
         )
 
-    def _outcome(self, task: Any) -> tuple[Outcome, str]:
+    def _outcome(self, task: Any) -> tuple[Outcome, str, bool]:
         """Return how a task that has ended came out; Ray's errors become reasons."""
         errors = self._ray.exceptions
         try:
-            outcome, reason = self._ray.get(task)
-            return Outcome(outcome), reason
+            outcome, *rest = self._ray.get(task)
+            return Outcome(outcome), *rest
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
             # Raised around the child, by a node without this package, say: again is no use.
-            return Outcome.FAILED, f"the node could not run the job: {_line(error, last=True)}"
+            why = f"the node could not run the job: {_line(error, last=True)}"
+            return Outcome.FAILED, why, False
         except errors.RayError as error:
-            return Outcome.KILLED, f"{LOST}{type(error).__name__}: {_line(error)}"
+            return Outcome.KILLED, f"{LOST}{type(error).__name__}: {_line(error)}", False
 
     def _leave(self) -> None:
         tasks = list(self._active)

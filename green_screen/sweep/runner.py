@@ -45,6 +45,7 @@ def run_jobs(
     make_job: Callable[[int], Job],
     *,
     on_end: Callable[[Ended], None],
+    on_lost: Callable[[Ended], None],
     on_poll: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -56,6 +57,7 @@ def run_jobs(
         make_job: Creates a position's MLflow run and returns its job; called just before the job
             starts, and again if the job is lost with its node.
         on_end: Called after each job, with the run as it is in the store.
+        on_lost: Called instead for a run that was lost with its node and is done again.
         on_poll: Called every second or so.
         stop: Whether to start no further job.
 
@@ -81,36 +83,48 @@ def run_jobs(
                 if result.lost and not ended.finished and attempts[position] < _MAX_ATTEMPTS:
                     logger.warning("run %d is done again: %s", position, result.reason)
                     waiting.appendleft(position)
+                    on_lost(ended)
                 else:
                     on_end(ended)
             on_poll()
     except BaseException as error:
         executor.close()
         reason = f"the campaign was ended: {str(error) or type(error).__name__}"
-        for run_id in under_way:
-            _end_quickly(run_id, reason)
+        _end_quickly(under_way, reason)
         raise
 
 
 def settle(result: JobResult) -> Ended:
     """Make the store say how a job ended, where its process could not, and how long it waited."""
-    run_id = result.job.run_id
+    run_id, run_logger = result.job.run_id, tracking.RunLogger(result.job.run_id)
     if result.outcome is Outcome.FINISHED:
-        fit_s = tracking.metric_sum(run_id, names.EPOCH_TIME_S)
-        waited_s = tracking.metric_sum(run_id, names.COOLDOWN_S)
-        overhead = {names.RUN_OVERHEAD_S: result.wall_s - waited_s - fit_s}
-        tracking.patiently(lambda: tracking.RunLogger(run_id).metrics(overhead))
         run = tracking.end_cut_off(run_id, "KILLED", "the process ended, its run did not")
-    else:
+        overhead = {names.RUN_OVERHEAD_S: result.wall_s - _known_s(run)}
+        tracking.patiently(lambda: run_logger.metrics(overhead))
+        return Ended(result=result, run=tracking.read_run(run_id))
+    # It has been waited for the server already, if that is what the job failed for.
+    patience = tracking.INTERRUPTED_PATIENCE_S if result.store_away else None
+    run = tracking.read_run(run_id, patience)
+    if run.info.status != Outcome.FINISHED.value:
         # The child may have ended its run itself, but only the executor knows why it had to.
         why = {names.TAG_FAILURE: result.reason}
-        tracking.patiently(lambda: tracking.RunLogger(run_id).tags(why))
-        run = tracking.end_cut_off(run_id, result.outcome.value, result.reason)
+        tracking.patiently(lambda: run_logger.tags(why), patience)
+        tracking.end_cut_off(run_id, result.outcome.value, result.reason, patience)
+        run = tracking.read_run(run_id, patience)
     return Ended(result=result, run=run)
 
 
-def _end_quickly(run_id: str, reason: str) -> None:
+def _known_s(run: Run) -> float:
+    """Return the seconds of a run's epochs, those for the measurement alone included, and wait."""
+    epochs_s = tracking.metric_sum(run.info.run_id, names.EPOCH_TIME_S)
+    if names.FURTHER_EPOCH_TIME_S in run.data.metrics:
+        epochs_s += tracking.metric_sum(run.info.run_id, names.FURTHER_EPOCH_TIME_S)
+    return epochs_s + float(run.data.metrics.get(names.COOLDOWN_S, 0.0))
+
+
+def _end_quickly(run_ids: Iterable[str], reason: str) -> None:
     try:
-        tracking.end_cut_off(run_id, "KILLED", reason, tracking.INTERRUPTED_PATIENCE_S)
+        for run_id in run_ids:
+            tracking.end_cut_off(run_id, "KILLED", reason, tracking.INTERRUPTED_PATIENCE_S)
     except tracking.StoreUnavailableError as error:
-        logger.warning("run %s is left RUNNING, and resume ends it: %s", run_id, error)
+        logger.warning("runs are left RUNNING, and resume ends them: %s", error)

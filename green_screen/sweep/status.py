@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow.entities import Run
 
 from green_screen import names, tracking
-from green_screen.options import OptionError
-from green_screen.sweep.progress import duration, energy, run_energy_j, run_seconds
+from green_screen.options import OptionError, require
+from green_screen.sweep.energies import EnergyTally
+from green_screen.sweep.progress import duration, run_seconds
 from green_screen.sweep.resume import children_of
 
 
@@ -24,7 +26,7 @@ class CampaignStatus:
         finished: The finished runs, one for each position that is done.
         under_way: The runs that the store has as running.
         failed: The latest run of each position that has none finished and none under way.
-        energy_j: Energy of all finished runs, where known.
+        energy: Of all runs that have ended, also of those that were done again.
         left_s: Time left if the rest takes as long, on average, as those finished; NaN if none has.
     """
 
@@ -33,7 +35,7 @@ class CampaignStatus:
     finished: tuple[Run, ...]
     under_way: tuple[Run, ...]
     failed: tuple[Run, ...]
-    energy_j: float
+    energy: EnergyTally
     left_s: float
 
     @property
@@ -51,7 +53,7 @@ class CampaignStatus:
             f"owner {tags.get(names.TAG_OWNER, 'unknown')}",
             f"  {len(self.finished)} of {self.planned} runs finished, {len(self.under_way)} under "
             f"way, {missing} missing ({len(self.failed)} of them failed so far)",
-            f"  energy so far {energy(self.energy_j)}, time left {duration(self.left_s)}",
+            f"  energy so far: {self.energy.text()}; time left {duration(self.left_s)}",
         ]
         lines += [f"  under way: {run.info.run_name}" for run in self.under_way]
         lines += [
@@ -67,18 +69,27 @@ class CampaignStatus:
 def find_campaign(sweep: str | None) -> Run:
     """Return the parent run that an id or a name means: the latest of that name, or of all.
 
+    Nothing is created, not even a store.
+
     Raises:
         OptionError: There is none.
     """
-    experiment_id = tracking.ensure_experiment()
+    uri = tracking.store_uri()
+    file = Path(uri.removeprefix("sqlite:///"))
+    require(
+        not uri.startswith("sqlite:///") or file.exists(),
+        "MLFLOW_TRACKING_URI",
+        uri,
+        "a store that exists",
+    )
     condition = f"tags.`{names.TAG_KIND}` = '{names.KIND_SWEEP}'"
-    campaigns = tracking.search_runs(experiment_id, condition)
+    campaigns = tracking.search_runs(None, condition)
     for run in campaigns:
         if sweep in (None, run.info.run_id, run.info.run_name):
             return run
     known = ", ".join(run.info.run_name for run in campaigns[:5]) or "none"
     raise OptionError(
-        f"sweep must be the id or name of a campaign in {tracking.store_uri()}, but got {sweep!r}; "
+        f"sweep must be the id or name of a campaign in {uri}, but got {sweep!r}; "
         f"the latest are: {known}"
     )
 
@@ -93,10 +104,13 @@ def read_status(sweep: str | None) -> CampaignStatus:
     finished: dict[str, Run] = {}
     under_way: dict[str, Run] = {}
     failed: dict[str, Run] = {}
+    energy = EnergyTally()
     for run in children_of(parent):
         group = finished if run.info.status == "FINISHED" else failed
         if run.info.status in tracking.UNDER_WAY:
             group = under_way
+        else:
+            energy.add(run)
         group.setdefault(run.data.tags[names.TAG_POSITION], run)
     seconds = [s for s in map(run_seconds, finished.values()) if math.isfinite(s)]
     planned = int(parent.data.tags[names.TAG_RUNS_PLANNED])
@@ -111,6 +125,6 @@ def read_status(sweep: str | None) -> CampaignStatus:
             for position, run in failed.items()
             if position not in finished and position not in under_way
         ),
-        energy_j=sum(map(run_energy_j, finished.values())),
+        energy=energy,
         left_s=left_s / max(len(under_way), 1),
     )

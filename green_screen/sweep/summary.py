@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import time
 from collections.abc import Iterable
 
@@ -12,6 +13,8 @@ from mlflow.entities import Run
 from green_screen import names
 from green_screen.space import FACTOR_NAMES
 from green_screen.tracking import RunLogger
+
+logger = logging.getLogger(__name__)
 
 _TAGS = (
     names.TAG_ENERGY_SOURCE,
@@ -71,29 +74,36 @@ class Summary:
     """Collects rows, in the order in which runs end, and writes them as ``runs_summary.csv``."""
 
     def __init__(self, parent: RunLogger, runs: Iterable[Run] = ()) -> None:
-        """Begin with the runs of earlier attempts."""
+        """Begin with the runs of earlier attempts, whose last may have missed the table."""
         self._parent = parent
         self._lines = [_line(COLUMNS), *(_line(row(run)) for run in runs)]
         self._not_before = 0.0
-        self._unwritten = False
+        self._unwritten = len(self._lines) > 1
 
     def add(self, run: Run) -> None:
         """Add a run that ended and write the table, unless it has just been written."""
         self._lines.append(_line(row(run)))
         self._unwritten = True
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write the table if it has changed, unless it has just been written."""
         if time.monotonic() >= self._not_before:
             self.write()
 
     def write(self) -> None:
-        """Write the table if it has changed."""
+        """Write the table if it has changed; a full disk leaves it for the next time."""
         if not self._unwritten:
             return
         started = time.monotonic()
-        self._parent.text("".join(self._lines), names.RUNS_SUMMARY_CSV)
-        self._parent.flush(patience_s=1.0)
+        try:
+            self._parent.text("".join(self._lines), names.RUNS_SUMMARY_CSV)
+            self._parent.flush(patience_s=1.0)
+            self._unwritten = False
+        except OSError as error:
+            logger.warning("%s could not be written: %s", names.RUNS_SUMMARY_CSV, error)
         now = time.monotonic()
         self._not_before = now + (now - started) / _WRITING_SHARE
-        self._unwritten = False
 
 
 def _line(cells: Iterable[object]) -> str:

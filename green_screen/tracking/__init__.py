@@ -9,6 +9,7 @@ from green_screen.tracking.outbox import RefusedError
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.spool import deliver, deliver_all, spool_root
 from green_screen.tracking.store import (
+    MAX_TAG_LENGTH,
     UNDER_WAY,
     StoreUnavailableError,
     create_child,
@@ -24,6 +25,7 @@ from green_screen.tracking.store import (
 
 __all__ = [
     "INTERRUPTED_PATIENCE_S",
+    "MAX_TAG_LENGTH",
     "UNDER_WAY",
     "Interrupted",
     "RefusedError",

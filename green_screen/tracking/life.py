@@ -22,6 +22,7 @@ from green_screen.tracking.records import Record
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.store import (
     MAX_TAG_LENGTH,
+    StoreUnavailableError,
     ensure_experiment,
     is_transient,
     patience_s,
@@ -111,6 +112,8 @@ def open_run(
             raise
         except BaseException as error:
             status, failure = "FAILED", f"{type(error).__name__}: {error}"
+            if isinstance(error, StoreUnavailableError):
+                patience = INTERRUPTED_PATIENCE_S  # it has been waited for
             raise
         finally:
             _finish(outbox, status, failure, patience)

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from green_screen import names
 from green_screen.options import OptionError
 from green_screen.space import FACTOR_NAMES
-from green_screen.sweep.campaign import CampaignError, run_sweep
+from green_screen.sweep.campaign import run_sweep
+from green_screen.sweep.executor import CampaignError
 from green_screen.sweep.local import LocalExecutor
 
 QUICK = "faulty_trainers:quick"

@@ -13,14 +13,31 @@ from hypothesis import strategies as st
 from green_screen import names
 from green_screen.options import OptionError, SweepOptions
 from green_screen.space import DEFAULT_CONFIG, FACTOR_NAMES, Space
-from green_screen.sweep.association import condition_number, cramers_v, decouple, worst_association
+from green_screen.sweep.association import (
+    IntArray,
+    condition_number,
+    cramers_v,
+    decouple,
+    worst_association,
+)
 from green_screen.sweep.design import Plan, make_plan
+from green_screen.sweep.quality import Quality, quality
 
 
 def plan(**changes: object) -> Plan:
     settings: dict[str, object] = {"n_runs": 20, "baseline_every": 0} | changes
     options = SweepOptions(**settings)  # type: ignore[arg-type]
     return make_plan(Space.load(options.config), options)
+
+
+def levels_of(plan: Plan) -> IntArray:
+    """Level indices [runs, factors]."""
+    space, runs = plan.space, plan.designed()
+    return np.array([[space.levels[f].index(getattr(c, f)) for f in FACTOR_NAMES] for c in runs])
+
+
+def of_plan(plan: Plan, *, effective: bool = False) -> Quality:
+    return quality(plan.space, plan.designed(), effective=effective)
 
 
 def configs(plan: Plan, kind: str = names.KIND_RUN) -> list[object]:
@@ -32,7 +49,7 @@ def test_a_longer_random_design_begins_with_the_shorter_one() -> None:
 
 
 def test_every_level_of_every_factor_comes_up_at_random() -> None:
-    levels = plan(n_runs=200).levels()
+    levels = levels_of(plan(n_runs=200))
     for column in levels.T:
         counts = np.bincount(column, minlength=4)
         # 50 expected; the standard deviation is 6.
@@ -48,7 +65,7 @@ def test_the_seed_decides(design: str) -> None:
 @given(n_runs=st.integers(1, 130), seed=st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_a_balanced_design_has_each_level_equally_often(n_runs: int, seed: int) -> None:
-    levels = plan(design="balanced", n_runs=n_runs, seed=seed).levels()
+    levels = levels_of(plan(design="balanced", n_runs=n_runs, seed=seed))
     assert levels.shape == (n_runs, 10)
     for column in levels.T:
         counts = np.bincount(column, minlength=4)
@@ -57,11 +74,38 @@ def test_a_balanced_design_has_each_level_equally_often(n_runs: int, seed: int) 
 
 def test_a_balanced_design_keeps_factors_apart_better_than_chance() -> None:
     for seed in (22, 1, 2):
-        balanced = plan(design="balanced", n_runs=100, seed=seed).levels()
-        random = plan(design="random", n_runs=100, seed=seed).levels()
-        assert worst_association(balanced, FACTOR_NAMES)[0] < 0.1
-        assert worst_association(random, FACTOR_NAMES)[0] > 0.2
-        assert condition_number(balanced) < 1.6 < condition_number(random)
+        balanced = of_plan(plan(design="balanced", n_runs=100, seed=seed))
+        random = of_plan(plan(design="random", n_runs=100, seed=seed))
+        assert balanced.worst < 0.1
+        assert random.worst > 0.2
+        assert balanced.condition < 1.6 < random.condition
+
+
+def test_what_is_executed_differs_from_what_is_requested() -> None:
+    balanced = plan(design="balanced", n_runs=100)
+    executed = of_plan(balanced, effective=True)
+    # Half of the optimizers have no momentum: which do is known from it.
+    assert executed.pair == "optimizer_momentum, optimizer"
+    assert executed.worst > 0.5 > of_plan(balanced).worst
+    # Within the optimizers that use it, its effect can still be told from theirs.
+    assert 1.0 < executed.condition < 4.0
+
+
+def test_a_design_that_lacks_levels_says_which() -> None:
+    grid = of_plan(plan(design="grid", grid_factors="optimizer,optimizer_momentum"))
+    assert grid.condition == pytest.approx(1.0)
+    assert len(grid.constant) == 8
+    assert "constant preprocessing, augmentation" in grid.text()
+    few = of_plan(plan(n_runs=3))
+    assert few.missing
+    assert "condition number" not in few.text()
+    assert f"never {few.missing[0]}" in few.text()
+    assert of_plan(plan(n_runs=1)).text() == "no factor varies"
+    grid = of_plan(plan(design="grid", grid_factors="precision,internal"), effective=True)
+    assert not grid.missing
+    lacking = plan(design="grid", grid_factors="precision").designed()[1:]
+    text = quality(Space.load(), lacking).text()
+    assert "for the levels that occur; never precision=" in text
 
 
 def test_levels_of_uneven_number_are_balanced_too(tmp_path: Path) -> None:
@@ -70,7 +114,7 @@ def test_levels_of_uneven_number_are_balanced_too(tmp_path: Path) -> None:
     content["factors"]["batch_size"] = [8]
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(content))
-    levels = plan(design="balanced", n_runs=12, config=str(config)).levels()
+    levels = levels_of(plan(design="balanced", n_runs=12, config=str(config)))
     assert Counter(levels[:, FACTOR_NAMES.index("lr")]) == {0: 4, 1: 4, 2: 4}
     assert set(levels[:, FACTOR_NAMES.index("batch_size")]) == {0}
 

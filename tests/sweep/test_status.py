@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import mlflow
 import pytest
 from campaigns import by_status, small
 from mlflow.tracking import MlflowClient
@@ -23,21 +26,23 @@ def test_the_state_of_a_campaign(campaign: str, capsys: pytest.CaptureFixture[st
     status = read_status(campaign)
     assert (status.planned, len(status.finished), len(status.failed)) == (4, 3, 1)
     assert not status.complete
-    assert status.energy_j == 60.0
+    assert (status.energy.joules, status.energy.n_unknown) == (60.0, 1)
     assert status.left_s > 0
     assert entry.main([]) == 0
     output = capsys.readouterr().out
     assert f"campaign {campaign}" in output
     assert "3 of 4 runs finished, 0 under way, 1 missing (1 of them failed so far)" in output
-    assert "energy so far 60 J" in output
+    assert "energy so far: at least 60 J (estimated, 1 run unknown)" in output
     assert "ValueError: this configuration cannot be trained" in output
     assert f"--resume {campaign}" in output
 
 
-def test_a_campaign_under_way(campaign: str) -> None:
+def test_a_campaign_under_way(campaign: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tags = {names.TAG_KIND: "run", names.TAG_POSITION: 1}
     tracking.create_child(campaign, "001 once more", tags, tracking.ensure_experiment())
     MlflowClient().update_run(campaign, status="RUNNING")
+    # A campaign is found in whichever experiment it is.
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     status = read_status(None)
     assert (len(status.finished), len(status.under_way), len(status.failed)) == (3, 1, 0)
     assert "under way: 001 once more" in status.text()
@@ -59,3 +64,15 @@ def test_an_unknown_campaign(store: str, capsys: pytest.CaptureFixture[str]) -> 
         read_status("nothing")
     assert entry.main(["--sweep", "nothing"]) == 2
     assert "got 'nothing'; the latest are: none" in capsys.readouterr().err
+
+
+def test_looking_creates_nothing(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OptionError, match="the latest are: none"):
+        read_status(None)
+    assert MlflowClient().get_experiment_by_name(names.EXPERIMENT) is None
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'another.db'}")
+    assert entry.main([]) == 2
+    assert "MLFLOW_TRACKING_URI must be a store that exists" in capsys.readouterr().err
+    assert not (tmp_path / "another.db").exists()
