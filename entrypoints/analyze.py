@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from green_screen.options import AnalyzeOptions, OptionError, parse_options
+from entrypoints.ending import ended
+from green_screen.options import AnalyzeOptions, parse_options
 
 if TYPE_CHECKING:
     from green_screen.analysis.analyze import Analyzed
@@ -18,21 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from green_screen.analysis.analyze import analyze
     from green_screen.analysis.runs import CampaignError
-    from green_screen.tracking import Interrupted, StoreUnavailableError
 
-    try:
-        result = analyze(options)
-    except (CampaignError, StoreUnavailableError) as error:
-        print(f"analyze: {error}", file=sys.stderr)
-        return 1
-    except OptionError as error:
-        print(f"analyze: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as error:
-        print(f"analyze: ended by {error}", file=sys.stderr)
-        return 128 + error.number
-    _print(result)
-    return 0
+    def run() -> int:
+        _print(analyze(options))
+        return 0
+
+    return ended("analyze", run, CampaignError)
 
 
 def _print(result: Analyzed) -> None:

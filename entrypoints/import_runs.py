@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from entrypoints.ending import ended
 from green_screen.options import ImportOptions, parse_options
 
 
@@ -15,19 +16,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from green_screen.analysis.importing import import_runs
     from green_screen.analysis.legacy import LegacyError
 
-    try:
+    def run() -> int:
         imported = import_runs(options)
-    except LegacyError as error:
-        print(f"import_runs: {error}", file=sys.stderr)
-        return 1
-    for folder, reason in imported.skipped.items():
-        print(f"skipped {folder}: {reason}", file=sys.stderr)
-    print(f"{imported.n_runs} runs imported, {len(imported.skipped)} skipped")
-    print(
-        f"campaign {imported.run_id}; analyse it with: python -m entrypoints.analyze "
-        f"--sweep {imported.run_id} --final_repeats 0"
-    )
-    return 0
+        for folder, reason in imported.skipped.items():
+            print(f"skipped {folder}: {reason}", file=sys.stderr)
+        print(f"{imported.n_runs} runs imported, {len(imported.skipped)} skipped")
+        print(
+            f"campaign {imported.run_id}; analyse it with: python -m entrypoints.analyze "
+            f"--sweep {imported.run_id} --final_repeats 0"
+        )
+        return 0
+
+    return ended("import", run, LegacyError)
 
 
 if __name__ == "__main__":

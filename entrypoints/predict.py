@@ -5,38 +5,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from entrypoints.ending import ended
+from green_screen import names
 from green_screen.options import PredictOptions, parse_options
+from green_screen.space import Space
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the prediction; return 1 if there is none for this configuration."""
-    options, factors = parse_options(PredictOptions, argv, __doc__ or "", factors=True)
+    options, given = parse_options(PredictOptions, argv, __doc__ or "", factors=True)
+    return ended("predict", lambda: _predict(options, given), ValueError, deliver=False)
 
+
+def _predict(options: PredictOptions, given: dict[str, str]) -> int:
     import mlflow
     import pandas as pd
-    from mlflow.exceptions import MlflowException
 
-    try:
-        model = mlflow.pyfunc.load_model(options.model_uri)
-        params = {"epochs": options.epochs, "images": options.images or 0}
-        row = model.predict(pd.DataFrame([factors]), params=params).iloc[0]
-    except (MlflowException, ValueError) as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 1
+    factors = {**Space.load(options.config).baseline.as_params(), **given}
+    model = mlflow.pyfunc.load_model(options.model_uri)
+    params = {"epochs": options.epochs, "images": options.images or 0}
+    row = model.predict(pd.DataFrame([factors]), params=params).iloc[0]
     print(", ".join(f"{factor}={level}" for factor, level in factors.items()))
+    print(f"for {row['basis']}; energies: {row['energy_source']}")
     if not row["in_range"]:
         print(f"outside the range of the data: {row['outside']}")
     if pd.isna(row["energy_j"]):
         print("no prediction: nothing like this configuration was measured")
         return 1
     amount = f"{options.epochs} epochs" if options.images is None else f"{options.images} images"
+    note = " (estimate)" if row["energy_source"] == names.SOURCE_ESTIMATE else ""
     print(
-        f"{amount}: {row['energy_j']:.4g} J, 95 % interval {row['energy_low_j']:.4g} to "
+        f"{amount}: {row['energy_j']:.4g} J{note}, 95 % interval {row['energy_low_j']:.4g} to "
         f"{row['energy_high_j']:.4g} J"
     )
     print(
-        f"{amount}: {row['energy_kwh']:.4g} kWh, 95 % interval {row['energy_low_kwh']:.4g} to "
-        f"{row['energy_high_kwh']:.4g} kWh"
+        f"{amount}: {row['energy_kwh']:.4g} kWh{note}, 95 % interval {row['energy_low_kwh']:.4g} "
+        f"to {row['energy_high_kwh']:.4g} kWh"
     )
     print("set-up and warm-up come on top")
     return 0

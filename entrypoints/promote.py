@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from entrypoints.ending import ended
 from green_screen.options import PromoteOptions, parse_options
 
 
@@ -15,16 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from green_screen.analysis.promotion import promote
     from green_screen.analysis.registry import RegistryError
 
-    try:
+    def run() -> int:
         decision = promote(options)
-    except RegistryError as error:
-        print(f"promote: {error}", file=sys.stderr)
-        return 1
-    verdict = "champion" if decision.accepted else "refused"
-    print(f"{options.name} version {decision.version}: {verdict}: {decision.reason}")
-    if not decision.accepted and decision.champion is not None:
-        print(f"the champion is still version {decision.champion}")
-    return 0 if decision.accepted else 1
+        verdict = "champion" if decision.accepted else "refused"
+        print(f"{options.name} version {decision.version}: {verdict}: {decision.reason}")
+        if not decision.accepted and decision.champion is not None:
+            print(f"the champion is still version {decision.champion}")
+        return 0 if decision.accepted else 1
+
+    return ended("promote", run, RegistryError)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from green_screen.options import OptionError, StatusOptions, parse_options
+from entrypoints.ending import ended
+from green_screen.options import StatusOptions, parse_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 if there is no such campaign."""
+    """Return 0, or 2 if there is no such campaign; else as :func:`entrypoints.ending.ended`."""
     options, _ = parse_options(StatusOptions, argv, __doc__ or "")
 
     from green_screen.sweep.status import read_status
 
-    try:
+    def run() -> int:
         print(read_status(options.sweep).text())
-    except OptionError as error:
-        print(f"status: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return ended("status", run, deliver=False)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def ended(run: Callable[[], str]) -> int:
         run()
         return 0
 
-    return ending.ended("sweep", run_it, CampaignError, advice="; the same command resumes it")
+    advice = "; the same command resumes it"
+    return ending.ended("sweep", run_it, CampaignError, deliver=False, advice=advice)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from green_screen.power.meter import EnergyMeter, EnergyReading
     from green_screen.training.callback import SMICallback
 
+# The one definition: pyproject.toml reads it, and it is there without the project being installed.
+__version__ = "1.0.0"
+
 __all__ = ["EnergyMeter", "EnergyReading", "SMICallback"]
 
 _HOMES = {

@@ -56,6 +56,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
+        require(bool(self.dataset), "dataset", self.dataset, "a name or a path")
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.image_size >= 8, "image_size", self.image_size, "at least 8 pixels")
         require(self.samples is None or self.samples >= 10, "samples", self.samples, "at least 10")
@@ -72,12 +73,12 @@ class TrainOptions:
             self.min_window_s,
             "at least 0 seconds",
         )
-        require(
-            self.config is None or Path(self.config).is_file(),
-            "config",
-            self.config,
-            "an existing file",
-        )
+        require_config(self.config)
+
+
+def require_config(config: str | None) -> None:
+    """Refuse a configuration file that does not exist; ``None`` is the published one."""
+    require(config is None or Path(config).is_file(), "config", config, "an existing file")
 
 
 def parse_value(name: str, annotation: Any, text: str) -> Any:
@@ -118,7 +119,7 @@ def _texts(values: dict[str, Any]) -> dict[str, str]:
 
 
 def factor_defaults() -> dict[str, str]:
-    """Return factor -> level of the published baseline."""
+    """Return factor -> level of the published baseline, as MLproject states them."""
     return Space.load().baseline.as_params()
 
 
@@ -134,13 +135,15 @@ def parse_options(
         factors: Whether the entry point takes the ten factors too.
 
     Returns:
-        The options, and factor -> text (empty unless asked for). A bad value ends the process
-        with exit status 2 and a message that names it.
+        The options, and factor -> text of the factors that were given: those left out take the
+        baseline's level of the configuration in use. A bad value ends the process with exit status
+        2 and a message that names it.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    given_factors = factor_defaults() if factors else {}
-    for name, default in given_factors.items():
-        parser.add_argument(f"--{name}", default=default, help=f"level (default: {default})")
+    for name, default in factor_defaults().items() if factors else ():
+        parser.add_argument(
+            f"--{name}", help=f"level (default: the baseline's in config; published: {default})"
+        )
     hints = typing.get_type_hints(cls)
     for name, default in defaults(cls).items():
         metadata = cls.__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
@@ -151,7 +154,8 @@ def parse_options(
             help=f"{metadata.get('help', '')} (default: {default})",
         )
     texts = vars(parser.parse_args(argv))
-    factor_texts = {name: texts.pop(name) for name in given_factors}
+    given = {name: texts.pop(name) for name in FACTOR_NAMES if name in texts}
+    factor_texts = {name: text for name, text in given.items() if text is not None}
     try:
         values = {name: parse_value(name, hints[name], text) for name, text in texts.items()}
         return cls(**values), factor_texts
@@ -160,8 +164,11 @@ def parse_options(
 
 
 def read_config(options: TrainOptions, factor_texts: dict[str, str]) -> TrainingConfig:
-    """Return the requested configuration that the factors' texts name in the options' space."""
-    assert set(factor_texts) <= set(FACTOR_NAMES)
+    """Return the requested configuration that the factors' texts name in the options' space.
+
+    Raises:
+        SpaceError: A text is no level of its factor there.
+    """
     return Space.load(options.config).parse(factor_texts)
 
 
@@ -372,11 +379,15 @@ class PredictOptions:
     images: int | None = option(
         None, "images to train on instead, without validation; None predicts for the epochs"
     )
+    config: str | None = option(
+        None, "YAML file of factors and levels, for its baseline; None is the published one"
+    )
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training could have."""
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.images is None or self.images >= 1, "images", self.images, "at least 1")
+        require_config(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,9 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
 # Optimizers with a momentum term that `optimizer_momentum` sets.
 MOMENTUM_OPTIMIZERS = ("RMSProp", "SGD")
 
+# Augmentations that mix an image with another one of its batch.
+MIXING = ("mixup", "cutmix")
+
 
 def canonical(value: Level | None) -> str:
     """Return the one string form of a level: ``1e-3`` and ``0.001`` are the same parameter."""
@@ -162,6 +165,12 @@ class Space:
         factors = content.get("factors") if isinstance(content, dict) else None
         if not isinstance(factors, dict):
             raise SpaceError(f"config {str(source)!r} must hold a mapping `factors`")
+        others = [key for key in content if key not in ("factors", "baseline")]
+        if others:
+            raise SpaceError(
+                f"config {str(source)!r} must hold `factors` and `baseline` alone, but also holds "
+                f"{others}"
+            )
         unknown = [name for name in factors if name not in FACTOR_NAMES]
         missing = [name for name in FACTOR_NAMES if name not in factors]
         if unknown or missing:
@@ -235,7 +244,15 @@ def resolve(requested: TrainingConfig, platform: str = sys.platform) -> Resolved
 
     This is the only place with such rules. They are applied in order: a rule sees the effect of
     those before it.
+
+    Raises:
+        SpaceError: The levels cannot be combined.
     """
+    if requested.augmentation in MIXING and requested.batch_size < 2:
+        raise SpaceError(
+            f"augmentation={requested.augmentation} mixes pairs of images: batch_size must be at "
+            f"least 2, but got {requested.batch_size}"
+        )
     effective = requested
     rules: list[Rule] = []
 

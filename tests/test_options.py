@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from green_screen.options import (
@@ -9,11 +11,10 @@ from green_screen.options import (
     OptionError,
     TrainOptions,
     defaults,
-    factor_defaults,
     parse_options,
     read_config,
 )
-from green_screen.space import Space
+from green_screen.space import DEFAULT_CONFIG, Space
 
 
 def test_no_argument_gives_the_defaults_of_the_code() -> None:
@@ -27,6 +28,17 @@ def test_defaults_parse_back_to_themselves() -> None:
     assert parse_options(TrainOptions, words, "test")[0] == TrainOptions()
 
 
+def test_factors_left_out_take_the_baseline_of_the_configuration_in_use(tmp_path: Path) -> None:
+    published = DEFAULT_CONFIG.read_text()
+    custom = tmp_path / "custom.yaml"
+    custom.write_text(published.replace("[4, 32, 64, 128]", "[16, 4]") + "  optimizer: SGD\n")
+    words = ["--config", str(custom), "--lr", "0.01"]
+    options, factors = parse_options(TrainOptions, words, "test", factors=True)
+    assert factors == {"lr": "0.01"}
+    config = read_config(options, factors)
+    assert (config.batch_size, config.optimizer, config.lr) == (16, "SGD", 0.01)
+
+
 def test_values_get_their_types() -> None:
     options, factors = parse_options(
         TrainOptions,
@@ -36,12 +48,13 @@ def test_values_get_their_types() -> None:
     )
     assert (options.epochs, options.samples, options.log_model) == (3, 100, True)
     assert read_config(options, factors).lr == 0.0008
-    assert set(factors) == set(factor_defaults())
+    assert factors == {"lr": "8e-4"}
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["--dataset", ""], "dataset must be a name or a path, but got ''"),
         (["--epochs", "0"], "epochs must be at least 1, but got 0"),
         (["--epochs", "two"], "epochs must be int, but got 'two'"),
         (["--samples", "3"], "samples must be at least 10"),

@@ -130,6 +130,20 @@ def test_a_malformed_config_is_refused(tmp_path: Path, text: str) -> None:
         Space.load(path)
 
 
+def test_a_config_with_other_keys_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(DEFAULT_CONFIG.read_text() + "levels: {}\n")
+    with pytest.raises(SpaceError, match=r"`factors` and `baseline` alone.*\['levels'\]"):
+        Space.load(path)
+
+
+@pytest.mark.parametrize("augmentation", ["mixup", "cutmix"])
+def test_mixing_needs_two_images(augmentation: str) -> None:
+    requested = dataclasses.replace(Space.load().baseline, augmentation=augmentation, batch_size=1)
+    with pytest.raises(SpaceError, match=f"{augmentation}.*batch_size must be at least 2, but got"):
+        resolve(requested)
+
+
 def test_an_edited_config_changes_levels_and_baseline(tmp_path: Path) -> None:
     space = Space.load(edited(tmp_path, batch_size=[256, 512]))
     assert space.baseline.batch_size == 256

@@ -14,8 +14,7 @@ from green_screen.sweep.design import Plan, make_plan
 from green_screen.sweep.executor import TRAINER
 from green_screen.sweep.quality import quality
 from green_screen.tracking import RunLogger
-from green_screen.training.data import check_dataset
-from green_screen.training.model import check_model
+from green_screen.training import request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +83,11 @@ def check_trainings(design: Design) -> None:
     """Refuse a campaign with a training that could not be done.
 
     Raises:
-        OptionError: The data set or the model cannot be used, or not with some configuration.
+        OptionError: One of them could not be done as it is asked for.
+        SpaceError: The levels of one cannot be combined.
     """
-    options = design.options
     configs = {resolve(planned.config).effective for planned in design.plan.runs}
-    for internal in {config.internal for config in configs}:
-        check_model(options.model, internal, image_size=options.image_size)
-    check_dataset(options.dataset, samples=options.samples, configs=tuple(configs))
+    request.check_trainings(design.options, tuple(configs))
 
 
 def log_design(design: Design, parent: RunLogger) -> str:

@@ -115,9 +115,8 @@ def store_uri() -> str:
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     """Return the id of the experiment `name`, made if it is missing.
 
-    The experiment that the caller chose wins: inside ``mlflow run`` or after
-    ``mlflow.set_experiment`` it is in ``MLFLOW_EXPERIMENT_ID``, elsewhere ``MLFLOW_EXPERIMENT_NAME``
-    may name it.
+    One that the caller chose wins: ``MLFLOW_EXPERIMENT_ID``, which is set inside ``mlflow run`` and
+    by ``mlflow.set_experiment``, or ``MLFLOW_EXPERIMENT_NAME``.
 
     Raises:
         MlflowException: The experiment has been deleted.
@@ -140,6 +139,7 @@ def _experiment_id(name: str) -> str:
                 raise
             # Another process was faster.
             experiment = client.get_experiment_by_name(name)
+            assert experiment is not None
     if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         raise MlflowException(
             f"experiment {name!r} of {mlflow.get_tracking_uri()!r} has been deleted: restore it "

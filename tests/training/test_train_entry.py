@@ -41,6 +41,8 @@ def test_a_training_is_one_finished_run(store, capsys):
         (["--dataset", "nowhere"], "digits"),
         (["--model", "resnet51"], "resnet50, resnet8, convnext_tiny"),
         (["--model", "convnext_tiny", "--internal", "pre_quantization"], "resnet50 or resnet8"),
+        (["--country", "XXX"], "a three-letter code that CodeCarbon knows"),
+        (["--samples", "60", "--batch_size", "128"], "number of training images, 36, but got 128"),
     ],
 )
 def test_a_bad_request_ends_with_status_2_and_starts_no_run(store, capsys, arguments, said):
