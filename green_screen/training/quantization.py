@@ -41,3 +41,14 @@ def _vectorize(layer: Any) -> None:
         layer._output_quantizers = [VectorizedQuantizer(q) for q in layer._output_quantizers]
         for activation in layer._quantize_activations:
             activation.quantizer = VectorizedQuantizer(activation.quantizer)
+
+
+def n_parameters(model: Any) -> int:
+    """Return how many numbers the network holds: without the ranges and counters of quantizers."""
+    quantizing = {
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, quantize_layer.QuantizeLayer | quantize_wrapper.QuantizeWrapper)
+    }
+    network = (weight for weight in model.weights if weight.name.split("/")[0] not in quantizing)
+    return sum(weight.shape.num_elements() for weight in network)

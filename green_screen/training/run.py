@@ -25,7 +25,7 @@ from green_screen.training.hardware import hardware_tags
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
 from green_screen.training.model import build_model, check_model
 from green_screen.training.optimizer import make_optimizer
-from green_screen.training.pipeline import Pipeline, make_pipeline
+from green_screen.training.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.training.precision import dtype_policy
 
 # Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
@@ -104,6 +104,7 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         callback.finish(
             {
                 **effective.as_params(),
+                names.N_PARAMETERS: quantization.n_parameters(model),
                 "model": options.model,
                 "dataset": options.dataset,
                 "epochs": options.epochs,
@@ -133,7 +134,7 @@ def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogg
     run.dataset(serving.mlflow_dataset(dataset), "training")
     run.params({"dataset_sha256": dataset.digest})
     run.tags({names.TAG_AUGMENTATION_OPS: json.dumps(pipeline.augmentation_ops)})
-    run.metrics({names.N_PARAMETERS: model.count_params()})
+    run.metrics({names.N_PARAMETERS: quantization.n_parameters(model)})
 
 
 def log_result(
@@ -200,7 +201,7 @@ def _create_variables(model: Any) -> None:
 def fit(model: Any, pipeline: Pipeline, callback: Any, *, epochs: int) -> dict[str, list[float]]:
     """Train for some epochs and return the history."""
     history = model.fit(
-        pipeline.train,
+        ahead_on_device(pipeline.train),
         steps_per_epoch=pipeline.steps_per_epoch,
         validation_data=pipeline.validation,
         epochs=epochs,

@@ -20,7 +20,7 @@ HALF, SINGLE, DOUBLE = "float16", "float32", "float64"
     ],
 )
 def test_precision_is_what_is_executed(precision, variables, computation):
-    model, pipeline, _ = tiny.train(tiny.effective(precision=precision))
+    model, pipeline, _ = tiny.trained(tiny.effective(precision=precision))
 
     images, labels = next(iter(pipeline.train))
     assert images.dtype == computation
@@ -32,12 +32,16 @@ def test_precision_is_what_is_executed(precision, variables, computation):
     assert {a.dtype.name for a in activations(images)} == {computation}
     assert model(images).dtype == (DOUBLE if precision == DOUBLE else SINGLE)
 
+    nodes = tiny.executed_nodes(model, pipeline)
     computed_in = collections.defaultdict(set)
-    for node in tiny.executed_nodes(model, pipeline):
+    for node in nodes:
         if node.op.startswith("Conv2D"):
             computed_in[node.op].add(tf.as_dtype(node.attr["T"].type).name)
     operations = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
     assert computed_in == {operation: {computation} for operation in operations}
+    # TensorFlow has no fused batch normalization in float64.
+    fused = {"FusedBatchNormV3", "FusedBatchNormGradV3"}
+    assert fused & {node.op for node in nodes} == (set() if precision == DOUBLE else fused)
 
 
 def test_under_float16_metrics_still_count_beyond_2048():

@@ -1,14 +1,21 @@
+import mlflow
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tiny_training as tiny
+from mlflow.tracking import MlflowClient
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper
 
+from green_screen import names
+from green_screen.options import TrainOptions
+from green_screen.space import Space
+from green_screen.tracking import open_run
 from green_screen.training import fake_quant, int8, serving
 from green_screen.training.fake_quant import VectorizedQuantizer
 from green_screen.training.model import build_model
-from green_screen.training.quantization import quantization_aware
+from green_screen.training.quantization import n_parameters, quantization_aware
+from green_screen.training.run import train
 
 IMAGES = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
 LABELS = np.eye(10, dtype=np.float32)[np.arange(8)]
@@ -48,6 +55,15 @@ def test_a_step_is_bit_for_bit_that_of_the_library():
         np.testing.assert_array_equal(a, b)
 
 
+def test_quantizers_change_neither_the_initial_weights_nor_the_number_of_parameters():
+    plain, aware = (tiny.build(tiny.effective(internal=x)) for x in ("None", "pre_quantization"))
+    start = {weight.name: weight.numpy() for weight in aware.weights}
+    for weight in plain.weights:
+        np.testing.assert_array_equal(start[weight.name], weight.numpy())
+    assert n_parameters(aware) == n_parameters(plain) == plain.count_params()
+    assert aware.count_params() > plain.count_params()
+
+
 def test_weights_that_compute_have_at_most_255_values_a_channel(aware):
     kernels = [x.layer.kernel.numpy() for x in wrappers(aware) if hasattr(x.layer, "kernel")]
     assert len(kernels) == 10  # nine convolutions, shortcuts included, and the classifier
@@ -69,7 +85,7 @@ def test_activations_have_at_most_256_values(aware):
 
 
 def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
-    model, pipeline, _ = tiny.train(tiny.effective(internal="pre_quantization"))
+    model, pipeline, _ = tiny.trained(tiny.effective(internal="pre_quantization"))
     found = [q for x in wrappers(model) for _, q, _ in x._weight_vars]
     found += [q for x in wrappers(model) for q in x._output_quantizers]
     assert len(found) >= 20
@@ -77,7 +93,7 @@ def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
     operations = [node.op for node in tiny.executed_nodes(model, pipeline)]
     assert not [op for op in operations if op.startswith("FakeQuant")]
     # Rounding down is what quantizers do here and nothing else does.
-    plain, plain_pipeline, _ = tiny.train(tiny.effective())
+    plain, plain_pipeline, _ = tiny.trained(tiny.effective())
     assert operations.count("Floor") >= len(found)
     assert "Floor" not in [node.op for node in tiny.executed_nodes(plain, plain_pipeline)]
 
@@ -86,7 +102,7 @@ def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_p
     """On a GPU each quantizer is one program; here that is asked for."""
     with fake_quant.compiled(True):
         model, pipeline, history = tiny.train(tiny.effective(internal="pre_quantization"))
-    _, _, plain = tiny.train(tiny.effective(internal="pre_quantization"))
+    _, _, plain = tiny.trained(tiny.effective(internal="pre_quantization"))
     assert history["loss"][0] == pytest.approx(plain["loss"][0], rel=0.02)
 
     function = model.train_tf_function.get_concrete_function(iter(pipeline.train))
@@ -151,3 +167,25 @@ def test_evaluation_leaves_padding_out(converted):
     probabilities = quantized.predict(IMAGES)[:6].max(axis=1)
     assert loss == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
     assert quantized.evaluate([(IMAGES, mixed, np.ones(8))])[1] == 0.75
+
+
+def test_a_run_with_post_quantization_tests_and_logs_the_converted_model(tmp_path):
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    options = TrainOptions(
+        dataset="synthetic", model="resnet8", epochs=1, image_size=8, samples=60, log_model=False
+    )
+    levels = {"batch_size": 32, "internal": "post_quantization", "precision": "float16"}
+    try:
+        mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{tmp_path}/artifacts")
+        with open_run(tags={names.TAG_KIND: names.KIND_TRAIN}) as run:
+            train(Space.load().parse(levels), options, run)
+        metrics = MlflowClient().get_run(run.run_id).data.metrics
+    finally:
+        mlflow.set_tracking_uri(before)
+    float32_bytes = 4 * metrics[names.N_PARAMETERS]
+    assert float32_bytes / 4 < metrics[names.INT8_MODEL_BYTES] < float32_bytes / 2
+    assert metrics[names.CONVERSION_ENERGY_J] > 0
+    hits = 12 * metrics[names.TEST_ACCURACY]  # of the test part's 12 images
+    assert hits == pytest.approx(round(hits), abs=1e-4)
+    assert metrics[names.TEST_LOSS] > 0

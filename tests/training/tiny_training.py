@@ -28,12 +28,18 @@ def build(config, total_steps=10):
     )
 
 
-def train(config, epochs=1):
+def train(config, epochs=1, samples=60):
     """Return the trained model, its pipeline and its history."""
-    pipeline = make_pipeline(dataset(), config, seed=1)
+    pipeline = make_pipeline(dataset(samples), config, seed=1)
     model = build(config, epochs * pipeline.steps_per_epoch)
     history = fit(model, pipeline, tf.keras.callbacks.Callback(), epochs=epochs)
     return model, pipeline, history
+
+
+@functools.cache
+def trained(config, epochs=1, samples=60):
+    """Return what `train` does, made once: for tests that only look at it."""
+    return train(config, epochs, samples)
 
 
 def executed_nodes(model, pipeline):
