@@ -112,6 +112,12 @@ def nested_name(optimizer: str) -> str:
     return f"{MOMENTUM}({optimizer})"
 
 
+def nest_of(name: str) -> str:
+    """Return the optimizer that a :func:`nested_name` holds; empty for other names."""
+    before, opened, inside = name.partition("(")
+    return inside[:-1] if opened and before == MOMENTUM else ""
+
+
 def factor_column(factor: str) -> str:
     """Return the column of a runs table that holds `factor`."""
     return MACHINE if factor == MACHINE else EFFECTIVE + factor

@@ -43,7 +43,8 @@ class Diagnostics:
         r2_adjusted: In sample, for the number of parameters.
         residual_sd_percent: Residual standard deviation of the log response, as percent of energy.
         condition_number: Of the model matrix with columns of unit length (Belsley, Kuh and Welsch,
-            Regression Diagnostics, 1980); above 30 it says that terms are hard to tell apart.
+            Regression Diagnostics, 1980); above 30 it says that terms are hard to tell apart, and
+            it is infinite if some parameters cannot be told apart at all.
         shapiro_p: Shapiro-Wilk: small if residuals are not normal. NaN above 5,000 runs.
         skewness: Of the residuals, 0 if normal.
         excess_kurtosis: Of the residuals, 0 if normal.
@@ -76,10 +77,12 @@ class BaselineNoise:
 
     Attributes:
         n_replicates: Usable baseline runs.
-        noise_percent: Standard deviation of their log response around the drift, as percent.
+        n_drifts: Campaigns and machines in them that each have a level and a drift of their own.
+        noise_percent: Standard deviation of their log response around those, as percent.
         noise_low_percent: Lower end of its interval (chi squared).
         noise_high_percent: Upper end.
-        drift_ratio: Response at the last position over that at the first; NaN if not estimable.
+        drift_ratio: Response at a campaign's last position over that at its first, the geometric
+            mean of the drifts; NaN if not estimable.
         drift_low: Lower end of its interval.
         drift_high: Upper end.
         drift_p: Small if there is drift.
@@ -87,6 +90,7 @@ class BaselineNoise:
     """
 
     n_replicates: int
+    n_drifts: int
     noise_percent: float
     noise_low_percent: float
     noise_high_percent: float
@@ -143,9 +147,14 @@ def diagnose(fitted: Any, matrix: Matrix, runs: pd.DataFrame) -> tuple[Diagnosti
 
 
 def condition_number(matrix: Matrix) -> float:
-    """Return the largest over the smallest singular value that is not zero, columns scaled to 1."""
-    singular = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=0), compute_uv=False)
-    return float(singular[0] / singular[singular > 1e-6 * singular[0]][-1])
+    """Return the largest over the smallest singular value, columns scaled to length 1.
+
+    Infinite if the matrix lacks rank.
+    """
+    norms = np.linalg.norm(matrix, axis=0)
+    singular = np.linalg.svd(matrix / np.where(norms > 0, norms, 1.0), compute_uv=False)
+    lacks_rank = singular[-1] <= 1e-6 * singular[0]
+    return float("inf") if lacks_rank else float(singular[0] / singular[-1])
 
 
 def lack_of_fit_p(
@@ -168,42 +177,47 @@ def lack_of_fit_p(
 def baseline_noise(runs: pd.DataFrame, metric: str, alpha: float) -> BaselineNoise | None:
     """Estimate noise and drift from the baseline's replicates; ``None`` with fewer than three.
 
-    The log response is regressed on the position in the campaign if it varies (and on the machine
-    if there are several), so that drift does not count as noise.
+    Each machine in each campaign has its own level and, with three runs at different positions, its
+    own linear drift over the campaign, so that neither counts as noise.
     """
     baseline = runs[runs["kind"] == names.KIND_BASELINE]
     if len(baseline) < 3:
         return None
     y = np.log(baseline[metric].to_numpy(dtype=np.float64))
-    machines = pd.get_dummies(baseline["machine"], dtype="float64").to_numpy()
-    position = baseline["position"].to_numpy(dtype=np.float64)
-    last, first = runs["position"].max(), runs["position"].min()
-    matrix = machines
-    drifts = False
-    if np.isfinite(position).all() and np.ptp(position) > 0:
-        with_order = np.hstack([machines, ((position - first) / (last - first))[:, None]])
-        drifts = np.linalg.matrix_rank(with_order) == with_order.shape[1]
-        matrix = with_order if drifts else machines
+    positions = runs.groupby("campaign")["position"]
+    first, last = positions.transform("min"), positions.transform("max")
+    progress = ((runs["position"] - first) / (last - first))[baseline.index].to_numpy()
+    place = baseline.groupby(["campaign", "machine"]).ngroup().to_numpy()
+    levels = [(place == number).astype(np.float64) for number in np.unique(place)]
+    drifts = [
+        np.where(level > 0, progress, 0.0)
+        for level in levels
+        if len(np.unique(progress[level > 0])) >= 3 and np.isfinite(progress[level > 0]).all()
+    ]
+    matrix = np.column_stack([*levels, *drifts])
     inverse = np.linalg.pinv(matrix.T @ matrix)
     coefficients = inverse @ matrix.T @ y
-    df = len(y) - int(np.linalg.matrix_rank(matrix))
+    df = len(y) - matrix.shape[1]
     if df < 1:
         return None
     residual = y - matrix @ coefficients
     variance = float(residual @ residual) / df
     low, high = df * variance / stats.chi2.ppf([1 - alpha / 2, alpha / 2], df)
-    slope = float(coefficients[-1]) if drifts else np.nan
-    error = float(np.sqrt(variance * inverse[-1, -1])) if drifts else np.nan
-    half = stats.t.ppf(1 - alpha / 2, df) * error
+    mean_drift = np.zeros(matrix.shape[1])
+    mean_drift[len(levels) :] = 1 / max(len(drifts), 1)
+    slope = float(mean_drift @ coefficients) if drifts else np.nan
+    error = float(np.sqrt(variance * (mean_drift @ inverse @ mean_drift)))
+    half = float(stats.t.ppf(1 - alpha / 2, df)) * error
     return BaselineNoise(
         n_replicates=len(y),
+        n_drifts=len(drifts),
         noise_percent=percent(np.sqrt(variance)),
         noise_low_percent=percent(np.sqrt(low)),
         noise_high_percent=percent(np.sqrt(high)),
         drift_ratio=float(np.exp(slope)),
         drift_low=float(np.exp(slope - half)),
         drift_high=float(np.exp(slope + half)),
-        drift_p=float(2 * stats.t.sf(abs(slope) / error, df)) if drifts and error > 0 else np.nan,
+        drift_p=float(2 * stats.t.sf(abs(slope) / error, df)) if error > 0 else np.nan,
         runs=baseline[["run_id", "position", "start_time"]].assign(value=baseline[metric]),
     )
 

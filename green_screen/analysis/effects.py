@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from green_screen.analysis.coding import MOMENTUM, Matrix, factor_column
+from green_screen.analysis.coding import MOMENTUM, Matrix, factor_column, nested_name
+from green_screen.analysis.estimators import LeastSquares
 from green_screen.analysis.model_matrix import Design
 
 EFFECT_COLUMNS = (
@@ -28,14 +29,14 @@ COVARIATE_COLUMNS = ("covariate", "column", "span", "ratio", "ci_low", "ci_high"
 
 
 def effects_table(
-    design: Design, fitted: Any, row_space: Matrix, runs: pd.DataFrame, alpha: float
+    design: Design, fitted: Any, regression: LeastSquares, runs: pd.DataFrame, alpha: float
 ) -> pd.DataFrame:
     """Return the marginal effect of each level against its factor's reference.
 
     Args:
         design: The model's terms.
         fitted: statsmodels results of the log response on the design's matrix.
-        row_space: Projector onto the row space of the model matrix (columns x columns).
+        regression: The same fit by the normal equations: it knows what is estimable.
         runs: The runs of the fit.
         alpha: 1 - alpha is the level of the intervals, which are not adjusted for their number.
 
@@ -57,7 +58,7 @@ def effects_table(
             continue
         for nest in nests:
             factor = MOMENTUM if nest else term.factors[0]
-            coding = design.codings[f"{MOMENTUM}({nest})" if nest else factor]
+            coding = design.codings[nested_name(nest) if nest else factor]
             fixed = {"optimizer": nest} if nest else {}
             inside = runs[runs[factor_column("optimizer")] == nest] if nest else runs
             counts = inside[factor_column(factor)].value_counts()
@@ -74,11 +75,11 @@ def effects_table(
                 shared = _shared_levels(design, factor, level, coding.reference, runs)
                 start = design.marginal_row({**fixed, factor: coding.reference}, shared)
                 contrasts.append(design.marginal_row({**fixed, factor: level}, shared) - start)
-    return _ratios(rows, contrasts, fitted, row_space, alpha)
+    return _ratios(rows, contrasts, fitted, regression, alpha)
 
 
 def simple_effects_table(
-    design: Design, fitted: Any, row_space: Matrix, runs: pd.DataFrame, alpha: float
+    design: Design, fitted: Any, regression: LeastSquares, runs: pd.DataFrame, alpha: float
 ) -> pd.DataFrame:
     """Return the effect of each level at each batch size, for the interactions in the model.
 
@@ -106,7 +107,7 @@ def simple_effects_table(
                     }
                 )
                 contrasts.append(design.marginal_row({outer: outer_level, factor: level}) - start)
-    return _ratios(rows, contrasts, fitted, row_space, alpha)
+    return _ratios(rows, contrasts, fitted, regression, alpha)
 
 
 def covariates_table(design: Design, fitted: Any, alpha: float) -> pd.DataFrame:
@@ -135,14 +136,6 @@ def covariates_table(design: Design, fitted: Any, alpha: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COVARIATE_COLUMNS))
 
 
-def estimable(contrasts: Matrix, row_space: Matrix) -> Any:
-    """Return for each row whether it lies in the row space, so that its estimate is unique.
-
-    Searle, Linear Models (Wiley, 1971), section 5.4.
-    """
-    return np.linalg.norm(contrasts - contrasts @ row_space, axis=1) < 1e-6
-
-
 def _shared_levels(
     design: Design, factor: str, level: str, reference: str, runs: pd.DataFrame
 ) -> dict[str, tuple[str, ...]]:
@@ -166,7 +159,7 @@ def _ratios(
     rows: list[dict[str, Any]],
     contrasts: list[Matrix],
     fitted: Any,
-    row_space: Matrix,
+    regression: LeastSquares,
     alpha: float,
 ) -> pd.DataFrame:
     if not rows:
@@ -178,7 +171,7 @@ def _ratios(
     covariance = np.asarray(fitted.cov_params())
     error = np.sqrt(np.clip(np.einsum("ij,jk,ik->i", stacked, covariance, stacked), 0.0, None))
     half = stats.t.ppf(1 - alpha / 2, fitted.df_resid) * error
-    known = estimable(stacked, row_space)
+    known = regression.estimable(stacked)
     compared = known & ~table["is_reference"].to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(estimate / error), fitted.df_resid)

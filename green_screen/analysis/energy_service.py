@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -26,7 +27,7 @@ from green_screen.space import FACTOR_NAMES, Space
 MODELS_KEY = "models"
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "pyyaml")
 
-OUTPUT_COLUMNS = (
+NUMBER_COLUMNS = (
     "energy_j",
     "energy_low_j",
     "energy_high_j",
@@ -34,6 +35,7 @@ OUTPUT_COLUMNS = (
     "energy_low_kwh",
     "energy_high_kwh",
 )
+TEXT_COLUMNS = ("outside", "energy_source", "basis")
 
 
 def predict_table(
@@ -48,9 +50,10 @@ def predict_table(
         images: Images to train on instead.
 
     Returns:
-        :data:`OUTPUT_COLUMNS` with the 95 % prediction interval of one new run, ``in_range``
-        (bool) and ``outside``: why not, if it is not. Energies are NaN where the configuration's
-        effects were never observed.
+        :data:`NUMBER_COLUMNS` with the 95 % prediction interval of one new run, ``in_range`` (bool)
+        and ``outside``: what the data do not say about the configuration, ``energy_source``: how
+        the energies behind it were obtained, and ``basis``: the model, data set and hardware that
+        it holds for. Energies are NaN where the configuration's effects were never observed.
 
     Raises:
         ValueError: A number among the levels is not one.
@@ -62,10 +65,11 @@ def predict_table(
         joules = np.array([found.energy_j, found.low_j, found.high_j])
         numbers = [*joules.tolist(), *(joules / J_PER_KWH).tolist()]
         rows.append(
-            dict(zip(OUTPUT_COLUMNS, numbers, strict=True))
+            dict(zip(NUMBER_COLUMNS, numbers, strict=True))
             | {"in_range": not found.outside, "outside": "; ".join(found.outside)}
+            | {"energy_source": found.source, "basis": found.basis}
         )
-    return pd.DataFrame(rows, columns=[*OUTPUT_COLUMNS, "in_range", "outside"])
+    return pd.DataFrame(rows, columns=[*NUMBER_COLUMNS, "in_range", *TEXT_COLUMNS])
 
 
 def write_models(analyses: Sequence[EnergyAnalysis]) -> str:
@@ -90,6 +94,8 @@ def log_energy_model(
 ) -> str:
     """Log the fitted models to the active run as a pyfunc model, and register it.
 
+    A registered version carries what its predictions hold for as tags and description.
+
     Args:
         analyses: Of the responses ``epoch`` and ``per_1k_images``.
         registered_name: Name in the registry; ``None`` does not register.
@@ -101,14 +107,15 @@ def log_energy_model(
         ValueError: None of the analyses could estimate a model.
     """
     text = write_models(analyses)
+    models = read_models(text)
     example = pd.DataFrame([Space.load().baseline.as_params()])
     signature = ModelSignature(
         inputs=Schema([ColSpec("string", factor) for factor in FACTOR_NAMES]),
         outputs=Schema(
             [
-                *(ColSpec("double", column) for column in OUTPUT_COLUMNS),
+                *(ColSpec("double", column) for column in NUMBER_COLUMNS),
                 ColSpec("boolean", "in_range"),
-                ColSpec("string", "outside"),
+                *(ColSpec("string", column) for column in TEXT_COLUMNS),
             ]
         ),
         params=ParamSchema([ParamSpec("epochs", "long", 1), ParamSpec("images", "long", 0)]),
@@ -127,4 +134,29 @@ def log_energy_model(
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             registered_model_name=registered_name,
         )
+    if registered_name is not None:
+        client, number = MlflowClient(), str(info.registered_model_version)
+        for key, value in version_tags(models).items():
+            client.set_model_version_tag(registered_name, number, key, value)
+        client.update_model_version(registered_name, number, description(models))
     return str(info.model_uri)
+
+
+def version_tags(models: Mapping[str, EnergyModel]) -> dict[str, str]:
+    """Return what the models were fitted to, as tags of a registered version."""
+    context = next(iter(models.values())).context
+    return {**context, "responses": ", ".join(models)}
+
+
+def description(models: Mapping[str, EnergyModel]) -> str:
+    """Return the description of a registered version, in Markdown."""
+    model = next(iter(models.values()))
+    source = model.context["energy_source"]
+    is_estimate = " (an estimate)" if source == names.SOURCE_ESTIMATE else ""
+    missing = ", ".join(model.not_estimated)
+    return (
+        f"Predicts the steady energy of a training from its configuration, with the "
+        f"{1 - model.alpha:.0%} interval of one new run. Fitted to {model.basis}; it says nothing "
+        f"about others. Energies: {source}{is_estimate}."
+        + (f" Not estimated, so without effect on the prediction: {missing}." if missing else "")
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
@@ -15,7 +16,7 @@ from green_screen.analysis.model_matrix import Design
 
 
 class ModelMatrix(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turns runs into rows of a design's matrix; a level that the design lacks counts as average.
+    """Turns runs into rows of a design's matrix, NaN where a factor has a level it does not know.
 
     The design is fixed before the fit, so nothing is learnt from the runs.
     """
@@ -34,14 +35,15 @@ class ModelMatrix(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, runs: pd.DataFrame) -> Matrix:
         """Return the model matrix, runs x columns."""
-        return np.nan_to_num(self.design.matrix(runs), nan=0.0)
+        return self.design.matrix(runs)
 
 
 class LeastSquares(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Least squares by the normal equations, with prediction intervals.
 
     The columns are few and well scaled, so a fit costs one small Gram matrix; where the matrix
-    lacks rank, the solution of least norm is taken.
+    lacks rank, the solution of least norm is taken, and only what all solutions agree on is
+    predicted.
 
     Attributes:
         coef_: Coefficients, one a column.
@@ -67,18 +69,29 @@ class LeastSquares(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         )
         return self
 
+    def estimable(self, matrix: Matrix) -> npt.NDArray[np.bool_]:
+        """Return for each row whether the runs of the fit determine its mean.
+
+        It must lie in the row space of their matrix; Searle, Linear Models (Wiley, 1971), section
+        5.4.
+        """
+        outside = np.linalg.norm(matrix - matrix @ self.row_space_, axis=1)
+        return np.asarray(outside < 1e-6)
+
     def predict(self, matrix: Matrix) -> Matrix:
-        """Return the fitted mean of each row."""
-        return np.asarray(matrix @ self.coef_)
+        """Return the fitted mean of each row, NaN where it is not estimable."""
+        return np.where(self.estimable(matrix), matrix @ self.coef_, np.nan)
 
     def half_width(self, matrix: Matrix, alpha: float) -> Matrix:
         """Return half the width of the 1 - alpha prediction interval of a new run of each row.
 
         t * s * sqrt(1 + x' (X'X)^-1 x); Draper and Smith, Applied Regression Analysis, section 3.
+        NaN where the mean is not estimable or no residual degrees of freedom are left.
         """
         leverage = np.einsum("ij,jk,ik->i", matrix, self.gram_inverse_, matrix)
         t = stats.t.ppf(1 - alpha / 2, max(self.residual_df_, 1))
-        return np.asarray(t * np.sqrt(self.residual_variance_ * (1.0 + leverage)))
+        half = t * np.sqrt(self.residual_variance_ * (1.0 + leverage))
+        return np.where(self.estimable(matrix), half, np.nan)
 
 
 def energy_pipeline(design: Design) -> Pipeline:

@@ -30,6 +30,7 @@ from green_screen.analysis.coding import (
     factor_column,
     interaction_name,
     matrix_rank,
+    nest_of,
     nested_name,
     products,
     sort_levels,
@@ -93,7 +94,11 @@ class Design:
         return found
 
     def matrix(self, runs: pd.DataFrame) -> Matrix:
-        """Return the model matrix of `runs`, NaN in the columns of a level that is unknown."""
+        """Return the model matrix of `runs`, NaN in the columns of a level that is unknown.
+
+        An unknown machine counts as the average of the known ones, like an unknown covariate:
+        they are held constant, not predicted for.
+        """
         blocks = [np.ones((len(runs), 1)), *(self._block(term, runs) for term in self.terms)]
         return np.hstack(blocks)
 
@@ -125,15 +130,14 @@ class Design:
 
     def nests(self) -> tuple[str, ...]:
         """Return the optimizers within which momentum has an effect of its own."""
-        prefix = f"{MOMENTUM}("
-        return tuple(key[len(prefix) : -1] for key in self.codings if key.startswith(prefix))
+        return tuple(filter(None, map(nest_of, self.codings)))
 
     def _labels(self, term: Term) -> list[str]:
         if term.kind == "covariate":
             return [term.name]
         if term.kind == "nested":
             return [
-                f"{MOMENTUM}({nest})[{level}]"
+                f"{nested_name(nest)}[{level}]"
                 for nest in self.nests()
                 for level in self.codings[nested_name(nest)].columns
             ]
@@ -152,6 +156,9 @@ class Design:
         if term.kind == "nested":
             return np.hstack([self._nested(nest, runs) for nest in self.nests()])
         encoded = [self.codings[f].encode(runs[factor_column(f)]) for f in term.factors]
+        if term.kind == "block":
+            unknown = np.isnan(encoded[0]).any(axis=1)
+            encoded[0][unknown] = self.codings[term.factors[0]].mean()
         return encoded[0] if len(encoded) == 1 else products(*encoded)
 
     def _nested(self, nest: str, runs: pd.DataFrame) -> Matrix:
@@ -229,8 +236,8 @@ def _candidates(codings: Mapping[str, Coding], covariates: Mapping[str, Covariat
     """Return the terms of the pre-stated model; what is given up first comes last."""
     found = [Term(MACHINE, "block", (MACHINE,))] if MACHINE in codings else []
     found += [Term(f, "main", (f,)) for f in MAIN_EFFECTS if f in codings]
-    if any(key.startswith(f"{MOMENTUM}(") for key in codings):
-        found.append(Term(f"{MOMENTUM}(optimizer)", "nested", ("optimizer", MOMENTUM)))
+    if any(map(nest_of, codings)):
+        found.append(Term(nested_name("optimizer"), "nested", ("optimizer", MOMENTUM)))
     found += [Term(name, "covariate", (name,)) for name in covariates]
     found += [
         Term(interaction_name(pair), "interaction", pair)

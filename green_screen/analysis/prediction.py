@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from green_screen.analysis.coding import MOMENTUM, Coding, Covariate, Term, sort_levels
-from green_screen.analysis.effects import estimable
-from green_screen.analysis.estimators import LeastSquares
+from green_screen.analysis.coding import (
+    MOMENTUM,
+    Coding,
+    Covariate,
+    Term,
+    nested_name,
+    sort_levels,
+)
+from green_screen.analysis.estimators import LeastSquares, ModelMatrix
 from green_screen.analysis.model_matrix import Design
 from green_screen.analysis.runs import EFFECTIVE
 from green_screen.space import FACTOR_NAMES, TrainingConfig, resolve
@@ -27,8 +34,9 @@ class Prediction:
         value: The median prediction, in the response's unit.
         low: Lower end of the prediction interval for one new run.
         high: Upper end.
-        outside: Why the configuration lies outside the range of the data; empty if it does not.
-            Where the effect was never observed, the three numbers are NaN.
+        outside: What the data do not say about the configuration; empty if they say all. The
+            three numbers are NaN if one of its levels, or a combination that matters, never
+            occurred, and a mean over a factor's levels if its effect was not estimated.
     """
 
     value: float
@@ -44,40 +52,71 @@ class EnergyModel:
     Attributes:
         response: Name of the response, a key of :data:`~.responses.RESPONSES`.
         unit: The response's unit.
-        design: How a configuration becomes a row.
-        regression: The fitted coefficients.
+        pipeline: From runs to the log response, fitted; see :func:`~.estimators.energy_pipeline`.
         seen: Factor -> the levels that occurred; momentum for each optimizer apart.
-        context: What the data were made with: model, dataset, machine, energy source, runs.
+        context: What the data were made with: model, dataset, image size, samples, machine, energy
+            source, number of runs.
         alpha: Intervals have the level 1 - alpha.
     """
 
     response: str
     unit: str
-    design: Design
-    regression: LeastSquares
+    pipeline: Pipeline
     seen: Mapping[str, tuple[str, ...]]
     context: Mapping[str, str]
     alpha: float = 0.05
+
+    @property
+    def design(self) -> Design:
+        """How a configuration becomes a row."""
+        encoder: ModelMatrix = self.pipeline[0]
+        return encoder.design
+
+    @property
+    def regression(self) -> LeastSquares:
+        """The fitted coefficients."""
+        fitted: LeastSquares = self.pipeline[-1]
+        return fitted
+
+    @property
+    def not_estimated(self) -> tuple[str, ...]:
+        """The factors that varied but have no term in the model, named as in `seen`."""
+        terms: set[str] = set()
+        for term in self.design.terms:
+            if term.kind == "nested":
+                terms.update(map(nested_name, self.design.nests()))
+            elif term.kind != "interaction":
+                terms.update(term.factors)
+        return tuple(key for key, seen in self.seen.items() if len(seen) > 1 and key not in terms)
+
+    @property
+    def basis(self) -> str:
+        """What its predictions are for, in words."""
+        known = self.context
+        size = f" at {known['image_size']} pixels" if known["image_size"] else ""
+        samples = f", {known['samples']} samples" if known["samples"] else ""
+        return (
+            f"{known['model'] or 'unknown model'} on {known['dataset'] or 'unknown data'}{size}"
+            f"{samples}, {known['machine'] or 'unknown hardware'}, {known['n_runs']} runs"
+        )
 
     def predict(self, config: TrainingConfig) -> Prediction:
         """Predict the response of a requested configuration, on the average machine and order."""
         effective = resolve(config).effective.as_params()
         row = pd.DataFrame([{EFFECTIVE + name: level for name, level in effective.items()}])
-        row["machine"] = next(iter(self.seen.get("machine", ("",))))
+        row["machine"] = ""
         for covariate in self.design.covariates.values():
             row[covariate.column] = np.nan
-        outside = self._outside(effective)
-        matrix = self.design.matrix(row)
-        if "machine" in self.design.slices():
-            columns = self.design.slices()["machine"]
-            matrix[:, columns] = self.design.codings["machine"].mean()
-        if np.isnan(matrix).any() or not estimable(matrix, self.regression.row_space_)[0]:
+        unseen = self._unseen(effective)
+        outside = (*unseen, *self._unestimated(effective))
+        center = float(self.pipeline.predict(row)[0])
+        if unseen or np.isnan(center):
             reasons = outside or (
-                "this combination of batch size with internal or precision was not observed",
+                "the runs lack combinations of levels that this configuration needs, such as its "
+                "batch size with its internal or precision",
             )
             return Prediction(value=np.nan, low=np.nan, high=np.nan, outside=reasons)
-        center = float(self.regression.predict(matrix)[0])
-        half = float(self.regression.half_width(matrix, self.alpha)[0])
+        half = float(self.regression.half_width(self.pipeline[:-1].transform(row), self.alpha)[0])
         return Prediction(
             value=float(np.exp(center)),
             low=float(np.exp(center - half)),
@@ -85,18 +124,28 @@ class EnergyModel:
             outside=outside,
         )
 
-    def _outside(self, effective: Mapping[str, str]) -> tuple[str, ...]:
+    def _unseen(self, effective: Mapping[str, str]) -> tuple[str, ...]:
+        """Name the levels that never occurred."""
         found = []
-        for factor, level in effective.items():
-            key = factor
-            if factor == MOMENTUM:
-                key = f"{MOMENTUM}({effective['optimizer']})"
-                if effective["optimizer"] not in self.seen["optimizer"]:
-                    continue
-            levels = self.seen.get(key, ())
-            if level not in levels:
+        for key, level in self._keys(effective):
+            levels = self.seen.get(key)
+            if levels is not None and level not in levels:
                 found.append(f"{key}={level} does not occur in the data ({', '.join(levels)} do)")
         return tuple(found)
+
+    def _unestimated(self, effective: Mapping[str, str]) -> tuple[str, ...]:
+        """Name the factors whose level makes no difference to the number."""
+        return tuple(
+            f"the effect of {key} was not estimated: the number is the same for all its levels"
+            for key, _ in self._keys(effective)
+            if key in self.not_estimated
+        )
+
+    @staticmethod
+    def _keys(effective: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yield the key in `seen` and the level of each factor."""
+        for factor, level in effective.items():
+            yield nested_name(effective["optimizer"]) if factor == MOMENTUM else factor, level
 
     def to_json(self) -> str:
         """Return the model as JSON text."""
@@ -117,6 +166,7 @@ class EnergyModel:
                 "covariates": {
                     key: [c.column, c.center, c.scale] for key, c in self.design.covariates.items()
                 },
+                "not_estimated": list(self.not_estimated),
                 "columns": self.design.columns(),
                 "coefficients": regression.coef_.tolist(),
                 "gram_inverse": regression.gram_inverse_.tolist(),
@@ -154,8 +204,7 @@ class EnergyModel:
         return cls(
             response=content["response"],
             unit=content["unit"],
-            design=design,
-            regression=regression,
+            pipeline=make_pipeline(ModelMatrix(design), regression),
             seen={key: tuple(levels) for key, levels in content["seen"].items()},
             context=content["context"],
             alpha=content["alpha"],
@@ -170,7 +219,7 @@ def levels_seen(runs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
         if factor != MOMENTUM
     }
     for optimizer, inside in runs.groupby(EFFECTIVE + "optimizer"):
-        seen[f"{MOMENTUM}({optimizer})"] = sort_levels(MOMENTUM, set(inside[EFFECTIVE + MOMENTUM]))
+        seen[nested_name(str(optimizer))] = sort_levels(MOMENTUM, set(inside[EFFECTIVE + MOMENTUM]))
     seen["machine"] = tuple(sorted(set(runs["machine"])))
     return seen
 
@@ -183,13 +232,18 @@ class Forecast:
         energy_j: Median prediction in joules; NaN where nothing like it was observed.
         low_j: Lower end of the interval for one new run.
         high_j: Upper end.
-        outside: Why the configuration lies outside the range of the data; empty if it does not.
+        outside: What the data do not say about the configuration; empty if they say all.
+        source: How the energies that it was fitted to were obtained, a value of
+            ``names.TAG_ENERGY_SOURCE``.
+        basis: What it was fitted to, in words: model, data set, hardware, number of runs.
     """
 
     energy_j: float
     low_j: float
     high_j: float
     outside: tuple[str, ...]
+    source: str
+    basis: str
 
 
 def forecast(
@@ -218,10 +272,13 @@ def forecast(
     )
     if response not in models:
         raise ValueError(f"no model of {response} was fitted; there are {', '.join(models)}")
-    one = models[response].predict(config)
+    model = models[response]
+    one = model.predict(config)
     return Forecast(
         energy_j=one.value * times,
         low_j=one.low * times,
         high_j=one.high * times,
         outside=one.outside,
+        source=model.context["energy_source"],
+        basis=model.basis,
     )

@@ -27,12 +27,11 @@ from green_screen.analysis.effects import (
     effects_table,
     simple_effects_table,
 )
-from green_screen.analysis.estimators import LeastSquares
+from green_screen.analysis.estimators import energy_pipeline
 from green_screen.analysis.model_matrix import Design, build_design
 from green_screen.analysis.prediction import EnergyModel, levels_seen
 from green_screen.analysis.responses import EXCLUSION_RULE, RESPONSES, Response, usable_runs
 from green_screen.analysis.validation import (
-    FOLDS,
     IMPORTANCE_COLUMNS,
     CrossValidation,
     PermutationCheck,
@@ -198,16 +197,19 @@ def _with_fit(
         warnings.simplefilter("ignore", SingularMatrixWarning)
         fitted = sm.OLS(y, matrix).fit()
         diagnostics, residuals = diagnose(fitted, matrix, runs)
-    regression = LeastSquares().fit(matrix, y)
+    pipeline = energy_pipeline(design).fit(runs, y)
+    regression = pipeline[-1]
     projections = type_two(design, matrix)
-    row_space = regression.row_space_
-    effects = effects_table(design, fitted, row_space, runs, alpha)
-    simple_effects = simple_effects_table(design, fitted, row_space, runs, alpha)
-    validation = cross_validate(runs, y, design, repeats=repeats, alpha=alpha, seed=seed)
+    effects = effects_table(design, fitted, regression, runs, alpha)
+    simple_effects = simple_effects_table(design, fitted, regression, runs, alpha)
+    validation, why_not = cross_validate(runs, y, design, repeats=repeats, alpha=alpha, seed=seed)
     statements = [*nothing.statements, *_unknown(effects), *_unknown(simple_effects)]
-    if validation is None and repeats:
+    if why_not:
+        statements.append(f"cross-validation: {why_not}")
+    elif validation is not None and validation.predicted < 1:
         statements.append(
-            f"cross-validation: needs at least {FOLDS} different configurations among the runs"
+            f"cross-validation: {1 - validation.predicted:.1%} of held-out runs cannot be "
+            f"predicted from the rest; its figures are of the others"
         )
     return dataclasses.replace(
         nothing,
@@ -226,8 +228,7 @@ def _with_fit(
         model=EnergyModel(
             response=nothing.response.name,
             unit=nothing.response.unit,
-            design=design,
-            regression=regression,
+            pipeline=pipeline,
             seen=levels_seen(runs),
             context=_context(runs),
             alpha=alpha,
@@ -259,6 +260,10 @@ def _unknown(effects: pd.DataFrame) -> list[str]:
 
 
 def _context(runs: pd.DataFrame) -> dict[str, str]:
-    columns = ("model", "dataset", "machine", "energy_source")
-    found = {name: ", ".join(sorted(set(runs[name]) - {""})) for name in columns}
+    found = {
+        column: ", ".join(sorted(set(runs[column]) - {""}))
+        for column in ("model", "dataset", "machine", "energy_source")
+    }
+    for column in ("image_size", "samples"):
+        found[column] = ", ".join(f"{value:g}" for value in sorted(set(runs[column].dropna())))
     return {**found, "n_runs": str(len(runs))}

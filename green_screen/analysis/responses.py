@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +67,23 @@ RESPONSES: dict[str, Response] = {
     )
 }
 
+# Runs that differ in one of these did another task, whatever their levels.
+TASK = ("model", "dataset", "image_size", "samples")
+# ... or were not measured in the same way.
+MEASURED_TASK = (*TASK, "energy_source")
+# ... or, for what depends on the whole training, were not trained equally long.
+TRAINING = (*MEASURED_TASK, "epochs")
+
+COMPARABLE_RULE = (
+    "Runs are compared that agree in model, data set, image size, number of samples, energy source "
+    "and, for figures of the whole run, number of epochs: those of the most frequent combination, "
+    "of equally frequent ones a measured one before an estimated one, then the earlier one."
+)
 EXCLUSION_RULE = (
     "A run is left out, for the first of these reasons that holds: it did not finish; its "
     "effective configuration was not logged; its measurement is tagged invalid; the response is "
-    "missing (NaN); the response is not positive; its energy comes from another source than that "
-    "of most runs; for responses of the whole run, a part of it was not measured, or it trained "
-    "for another number of epochs than most runs."
+    "missing (NaN) or not positive; for responses of the whole run, a part of it was not measured; "
+    f"it cannot be compared with most runs. {COMPARABLE_RULE}"
 )
 
 
@@ -86,37 +99,70 @@ class UsableRuns:
     runs: pd.DataFrame
     excluded: pd.DataFrame
 
+    @classmethod
+    def split(cls, runs: pd.DataFrame, reason: pd.Series[str]) -> UsableRuns:
+        """Divide `runs` by why each is left out; an empty text keeps it."""
+        out = reason != ""
+        excluded = runs.loc[out, ["run_id", "run_name"]].assign(reason=reason[out])
+        return cls(runs=runs[~out].reset_index(drop=True), excluded=excluded.reset_index(drop=True))
+
 
 def usable_runs(runs: pd.DataFrame, response: Response) -> UsableRuns:
     """Apply :data:`EXCLUSION_RULE`; every run is either used or listed with its reason."""
+    same = MEASURED_TASK if response.unit == "J" else TASK
+    reason = exclusion_reasons(
+        runs,
+        positive=response.metric,
+        same=(*same, "epochs") if response.whole_run else same,
+        whole=response.whole_run,
+    )
+    return UsableRuns.split(runs, reason)
+
+
+def exclusion_reasons(
+    runs: pd.DataFrame,
+    *,
+    positive: str,
+    known: Sequence[str] = (),
+    same: Sequence[str] = TRAINING,
+    whole: bool = False,
+) -> pd.Series[str]:
+    """Return for each run why it takes no part in a comparison; an empty text if it does.
+
+    Args:
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`.
+        positive: The metric that is compared: it must be there and above 0.
+        known: Metrics that must be there too.
+        same: Columns in which runs must agree to be compared; see :data:`COMPARABLE_RULE`.
+        whole: Whether no part of a run may be without a measurement.
+    """
     reason = pd.Series("", index=runs.index, dtype=object)
 
     def exclude(condition: pd.Series[bool], why: str | pd.Series[str]) -> None:
         nonlocal reason
         reason = reason.mask(condition & (reason == ""), why)
 
-    value = runs[response.metric]
     exclude(~runs["kind"].isin(CAMPAIGN_KINDS), "not a run of the campaign")
     exclude(runs["status"] != "FINISHED", runs["status"].map("did not finish: {}".format))
-    incomplete = (runs[[EFFECTIVE + factor for factor in FACTOR_NAMES]] == "").any(axis=1)
-    exclude(incomplete, "effective configuration not logged")
+    unlogged = (runs[[EFFECTIVE + factor for factor in FACTOR_NAMES]] == "").any(axis=1)
+    exclude(unlogged, "effective configuration not logged")
     exclude(runs["measurement_valid"].str.lower() == "false", "measurement invalid")
-    exclude(value.isna(), f"{response.metric} missing")
-    exclude(~(np.isfinite(value) & (value > 0)), f"{response.metric} not positive")
-    if response.unit == "J":
-        source = most_frequent(runs.loc[reason == "", "energy_source"])
-        exclude(runs["energy_source"] != source, "energy source differs from most runs")
-    if response.whole_run:
+    for metric in (positive, *known):
+        exclude(runs[metric].isna(), f"{metric} missing")
+    exclude(~(np.isfinite(runs[positive]) & (runs[positive] > 0)), f"{positive} not positive")
+    if whole:
         exclude(runs["incomplete"].str.lower() == "true", "a part of the run was not measured")
-        epochs = most_frequent(runs.loc[reason == "", "epochs"])
-        exclude(runs["epochs"].notna() & (runs["epochs"] != epochs), "epochs differ from most runs")
-    excluded = runs.loc[reason != "", ["run_id", "run_name"]].assign(reason=reason[reason != ""])
-    return UsableRuns(
-        runs=runs[reason == ""].reset_index(drop=True), excluded=excluded.reset_index(drop=True)
-    )
+    candidates = runs[reason == ""]
+    if not candidates.empty:
+        most = _most_frequent(candidates, same)
+        for column, value in most.items():
+            differs = runs[column].map(str) != value
+            exclude(differs, f"not the {column.replace('_', ' ')} of most runs")
+    return reason
 
 
-def most_frequent(values: pd.Series) -> object:
-    """Return the most frequent value (of equally frequent ones the smallest), ``None`` of none."""
-    modes = values.mode()
-    return modes.iloc[0] if len(modes) else None
+def _most_frequent(runs: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    """Return the most frequent combination of values, as text, by :data:`COMPARABLE_RULE`."""
+    counts = Counter(zip(*(runs[column].map(str) for column in columns), strict=True))
+    most = max(counts, key=lambda values: (counts[values], names.SOURCE_ESTIMATE not in values))
+    return dict(zip(columns, most, strict=True))

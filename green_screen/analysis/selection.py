@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 
 from green_screen import names
-from green_screen.analysis.responses import most_frequent
+from green_screen.analysis.responses import (
+    COMPARABLE_RULE,
+    UsableRuns,
+    exclusion_reasons,
+)
 from green_screen.analysis.runs import (
-    CAMPAIGN_KINDS,
     EFFECTIVE,
     REQUESTED,
     config_of,
@@ -87,8 +90,8 @@ def select(
             meets the rule; the message counts the reasons.
     """
     rule = rule_text(objective, energy_budget_j, min_accuracy, energy_metric)
-    reason = _reasons(runs, energy_metric)
-    eligible = runs[reason == ""].assign(
+    usable = UsableRuns.split(runs, _reasons(runs, energy_metric))
+    eligible = usable.runs.assign(
         configuration=lambda frame: configurations(frame), energy_j=lambda f: f[energy_metric]
     )
     groups = eligible.sort_values(["campaign", "position"]).groupby("configuration", sort=False)
@@ -103,7 +106,7 @@ def select(
         met &= table["energy_j"] <= energy_budget_j
     table = table[met]
     if table.empty:
-        counts = reason[reason != ""].value_counts()
+        counts = usable.excluded["reason"].value_counts()
         raise SelectionError(
             f"no configuration meets the rule ({rule}): of {len(runs)} runs, {len(eligible)} have "
             f"usable figures; "
@@ -114,7 +117,6 @@ def select(
     best = ordered.iloc[0]
     ordered = ordered.assign(rank=np.arange(1, len(ordered) + 1))
     columns = ["rank", "run_id", "run_name", "n_runs", "val_accuracy", "energy_j", "score"]
-    excluded = runs.loc[reason != "", ["run_id", "run_name"]].assign(reason=reason[reason != ""])
     return Selection(
         run_id=str(best["run_id"]),
         run_name=str(best["run_name"]),
@@ -126,7 +128,7 @@ def select(
         energy_j=float(best["energy_j"]),
         energy_metric=energy_metric,
         candidates=ordered[[*columns, *effective]].reset_index(drop=True),
-        excluded=excluded.reset_index(drop=True),
+        excluded=usable.excluded,
     )
 
 
@@ -160,30 +162,20 @@ def rule_text(
     return (
         f"{text}; energy is {energy_metric}, accuracy that of the validation part after the last "
         f"epoch, both averaged over the runs of a configuration; runs that did not finish, "
-        f"diverged, have an invalid or missing measurement or another energy source than most do "
-        f"not count; of equals the one with less energy, then the earlier one"
+        f"diverged, have an invalid or missing measurement or cannot be compared with most do not "
+        f"count ({COMPARABLE_RULE.rstrip('.')}); of equals the one with less energy, then the "
+        f"earlier one"
     )
 
 
 def _reasons(runs: pd.DataFrame, energy_metric: str) -> pd.Series[str]:
-    reason = pd.Series("", index=runs.index, dtype=object)
-    rules: tuple[tuple[pd.Series[bool], str], ...] = (
-        (~runs["kind"].isin(CAMPAIGN_KINDS), "not a run of the campaign"),
-        (runs["status"] != "FINISHED", "did not finish"),
-        (runs["diverged"], "diverged"),
-        (runs["measurement_valid"].str.lower() == "false", "measurement invalid"),
-        (~np.isfinite(runs[energy_metric]), f"{energy_metric} missing"),
-        (~(runs[energy_metric] > 0), f"{energy_metric} not positive"),
-        (~np.isfinite(runs[names.VAL_ACCURACY]), f"{names.VAL_ACCURACY} missing"),
+    reason = exclusion_reasons(
+        runs,
+        positive=energy_metric,
+        known=(names.VAL_ACCURACY,),
+        whole=energy_metric == names.ENERGY_TOTAL_J,
     )
-    if energy_metric == names.ENERGY_TOTAL_J:
-        part_missing = runs["incomplete"].str.lower() == "true"
-        rules += ((part_missing, "a part of the run was not measured"),)
-    for condition, why in rules:
-        reason = reason.mask(condition & (reason == ""), why)
-    source = most_frequent(runs.loc[reason == "", "energy_source"])
-    another = (runs["energy_source"] != source) & (reason == "")
-    return reason.mask(another, "energy source differs from most runs")
+    return reason.mask(runs["diverged"] & (runs["status"] == "FINISHED"), "diverged")
 
 
 def _score(table: pd.DataFrame, objective: str) -> pd.Series[float]:

@@ -11,11 +11,12 @@ from scipy import stats
 from green_screen import names
 from green_screen.analysis.anova import holm
 from green_screen.analysis.coding import Matrix, matrix_rank
-from green_screen.analysis.effects import estimable
 from green_screen.analysis.estimators import LeastSquares
 from green_screen.analysis.model_matrix import MIN_RESIDUAL_DF, Design
 from green_screen.analysis.prediction import EnergyModel
 from green_screen.analysis.regression import EnergyAnalysis
+from green_screen.analysis.responses import MEASURED_TASK, UsableRuns, exclusion_reasons
+from green_screen.analysis.runs import EFFECTIVE
 from green_screen.power.emissions import check_country
 from green_screen.space import FACTOR_NAMES, TrainingConfig, resolve
 
@@ -51,31 +52,51 @@ def pareto_front(
     """Return the runs that no other run beats in both accuracy and energy.
 
     Args:
-        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`; those that did not finish, are
-            tagged invalid, or lack either figure or a part of the total do not take part.
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`; those that
+            :func:`front_candidates` leaves out take no part.
         accuracy: The metric on the one axis, more is better.
         energy: The metric on the other, less is better.
 
     Returns:
         Rows of `runs`, by rising energy; each is more accurate than all before it.
     """
-    valid = (runs["status"] == "FINISHED") & (runs["measurement_valid"].str.lower() != "false")
-    if energy == names.ENERGY_TOTAL_J:
-        valid &= runs["incomplete"].str.lower() != "true"
-    known = np.isfinite(runs[accuracy]) & np.isfinite(runs[energy])
-    ordered = runs[valid & known].sort_values(
-        [energy, accuracy], ascending=[True, False], kind="stable"
-    )
+    candidates = front_candidates(runs, accuracy=accuracy, energy=energy).runs
+    ordered = candidates.sort_values([energy, accuracy], ascending=[True, False], kind="stable")
     best_before = ordered[accuracy].cummax().shift(fill_value=-np.inf)
     front: pd.DataFrame = ordered[ordered[accuracy] > best_before]
     return front.reset_index(drop=True)
+
+
+def front_candidates(
+    runs: pd.DataFrame,
+    *,
+    accuracy: str = names.TEST_ACCURACY,
+    energy: str = names.ENERGY_TOTAL_J,
+) -> UsableRuns:
+    """Return the runs that can be compared in accuracy and energy, and why the others cannot."""
+    reason = exclusion_reasons(
+        runs, positive=energy, known=(accuracy,), whole=energy == names.ENERGY_TOTAL_J
+    )
+    return UsableRuns.split(runs, reason)
+
+
+def accuracy_candidates(runs: pd.DataFrame) -> UsableRuns:
+    """Return the runs whose energy to an accuracy can be compared, and why the others' cannot.
+
+    They may have trained for different numbers of epochs.
+    """
+    reason = exclusion_reasons(
+        runs, positive=names.SETUP_ENERGY_J, known=(names.VAL_ACCURACY,), same=MEASURED_TASK
+    )
+    return UsableRuns.split(runs, reason)
 
 
 def energy_to_accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) -> pd.DataFrame:
     """Return the energy each run had taken when it first reached a validation accuracy.
 
     Args:
-        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`.
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`; those that
+            :func:`accuracy_candidates` leaves out take no part.
         epochs: Rows of :func:`~green_screen.analysis.runs.read_epochs` of those runs.
         target: Validation accuracy to reach, in [0, 1].
 
@@ -84,6 +105,7 @@ def energy_to_accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) 
         ``energy_j``: set-up and all epochs up to that one, validation included; NaN if the target
         was not reached or an energy is missing. By rising energy.
     """
+    runs = accuracy_candidates(runs).runs
     ordered = epochs.sort_values(["run_id", "epoch"])
     # A missing energy leaves every later sum unknown.
     sums = ordered.groupby("run_id")[names.EPOCH_ENERGY_J].transform(
@@ -104,6 +126,8 @@ class Cost:
 
     Attributes:
         energy_kwh: Energy of all runs counted, further epochs for measurement included.
+        sources: How the energies counted were obtained, each a value of
+            ``names.TAG_ENERGY_SOURCE``; a sum over several of them is as good as the worst.
         country: ISO 3166-1 code of three letters.
         intensity_g_per_kwh: Carbon intensity of the country's electricity, a yearly mean.
         emissions_kg_co2eq: Energy times intensity: an estimate.
@@ -115,6 +139,7 @@ class Cost:
     """
 
     energy_kwh: float
+    sources: tuple[str, ...]
     country: str
     intensity_g_per_kwh: float
     emissions_kg_co2eq: float
@@ -146,6 +171,7 @@ def campaign_cost(
     price = float("nan") if price_per_kwh is None else price_per_kwh
     return Cost(
         energy_kwh=energy_kwh,
+        sources=tuple(sorted(set(runs.loc[known, "energy_source"]) - {""})),
         country=country,
         intensity_g_per_kwh=intensity,
         emissions_kg_co2eq=energy_kwh * intensity / 1000.0,
@@ -172,10 +198,23 @@ def carbon_intensity_g_per_kwh(country: str) -> float:
     return float(mix[country]["carbon_intensity"])
 
 
-def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -> pd.DataFrame:
+@dataclass(frozen=True, kw_only=True)
+class BreakEven:
+    """What levels cost once and when they have paid it back.
+
+    Attributes:
+        levels: Columns :data:`BREAK_EVEN_COLUMNS`, one row a level that costs more once.
+        statement: Why there are no rows; empty if there are.
+    """
+
+    levels: pd.DataFrame
+    statement: str
+
+
+def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -> BreakEven:
     """Return after how many epochs each level that costs more energy once has paid it back.
 
-    What a run takes once (set-up, warm-up, conversion) is regressed on the main effects, in joules.
+    What a run takes once (:func:`once_j`) is regressed on the main effects, in joules.
     A level is listed if it takes more than the reference, after Holm's correction for all levels.
     What it saves in each epoch is that of `config` by the energy model. The interval of the ratio
     comes from draws of both estimates.
@@ -185,8 +224,8 @@ def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -
         config: The configuration to change one level of; by default the references of all factors.
 
     Returns:
-        Columns :data:`BREAK_EVEN_COLUMNS`. ``break_even_epochs`` is infinite if the level saves
-        nothing, and so is ``epochs_high`` if that cannot be ruled out. No rows if nothing can be
+        The levels. ``break_even_epochs`` is infinite if the level saves nothing, and so is
+        ``epochs_high`` if that cannot be ruled out. No rows, and a statement, if nothing can be
         estimated.
 
     Raises:
@@ -198,7 +237,7 @@ def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -
         )
     model = analysis.model
     if model is None:
-        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+        return _no_break_even("no model of the energy per epoch was fitted")
     settings = {f: c.reference for f, c in model.design.codings.items() if f in FACTOR_NAMES}
     if config is not None:
         settings = resolve(config).effective.as_params()
@@ -209,7 +248,7 @@ def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -
                 f"config must have levels that the runs have, but got {factor}={level}; "
                 f"they have {', '.join(coding.levels)}"
             )
-    once = analysis.runs[list(ONCE_METRICS)].sum(axis=1, skipna=False)
+    once = once_j(analysis.runs)
     known = np.isfinite(once)
     additive = Design(
         tuple(term for term in model.design.terms if term.kind != "interaction"),
@@ -217,8 +256,12 @@ def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -
         model.design.covariates,
     )
     matrix = additive.matrix(analysis.runs[known])
-    if len(matrix) - matrix_rank(matrix) < MIN_RESIDUAL_DF:
-        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+    rank = matrix_rank(matrix) if len(matrix) else 0
+    if len(matrix) - rank < MIN_RESIDUAL_DF:
+        return _no_break_even(
+            f"{' + '.join(ONCE_METRICS)} is known of {len(matrix)} of {len(once)} usable runs, "
+            f"too few for {rank} parameters and {MIN_RESIDUAL_DF} residual degrees of freedom"
+        )
     extra = LeastSquares().fit(matrix, once[known].to_numpy())
     rows = []
     for factor in (term.factors[0] for term in additive.terms if term.kind == "main"):
@@ -226,20 +269,48 @@ def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -
         for level in coding.columns:
             start = settings | {factor: coding.reference}
             change = start | {factor: level}
-            rows.append(
-                {"factor": factor, "level": level, "reference": coding.reference}
-                | _pay_back(extra, additive, model, start, change, analysis.alpha)
-            )
+            contrast = additive.marginal_row(change) - additive.marginal_row(start)
+            if extra.estimable(contrast).all():
+                rows.append(
+                    {"factor": factor, "level": level, "reference": coding.reference}
+                    | _pay_back(extra, contrast, model, start, change, analysis.alpha)
+                )
     if not rows:
-        return pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+        return _no_break_even("the runs lack the combinations of levels that tell them apart")
     table = pd.DataFrame(rows)
     costs_more = (table["once_extra_j"] > 0) & (holm(table["p"].to_numpy()) <= analysis.alpha)
-    return table.loc[costs_more, list(BREAK_EVEN_COLUMNS)].reset_index(drop=True)
+    if not costs_more.any():
+        statement = (
+            "No level is shown to cost more energy once than its reference, so none has anything "
+            "to pay back."
+        )
+        return BreakEven(levels=pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS)), statement=statement)
+    levels = table.loc[costs_more, list(BREAK_EVEN_COLUMNS)].reset_index(drop=True)
+    return BreakEven(levels=levels, statement="")
+
+
+def once_j(runs: pd.DataFrame) -> pd.Series[float]:
+    """Return the energy that a run takes once: set-up, warm-up and conversion.
+
+    NaN where a part is unknown. Only post-training quantization converts; what did not happen took
+    no energy, which is a true 0.
+    """
+    converts = runs[EFFECTIVE + "internal"] == "post_quantization"
+    parts = runs[list(ONCE_METRICS)].copy()
+    parts[names.CONVERSION_ENERGY_J] = parts[names.CONVERSION_ENERGY_J].where(converts, 0.0)
+    return parts.sum(axis=1, skipna=False)
+
+
+def _no_break_even(why: str) -> BreakEven:
+    return BreakEven(
+        levels=pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS)),
+        statement=f"When a level has paid back what it costs once cannot be estimated: {why}.",
+    )
 
 
 def _pay_back(
     once: LeastSquares,
-    additive: Design,
+    once_contrast: Matrix,
     model: EnergyModel,
     start: dict[str, str],
     change: dict[str, str],
@@ -247,11 +318,10 @@ def _pay_back(
 ) -> dict[str, float]:
     """Compare two settings: extra energy once, saving an epoch, and their ratio with intervals."""
     rng = np.random.default_rng(0)
-    once_contrast = additive.marginal_row(change) - additive.marginal_row(start)
     before, after = model.design.marginal_row(start), model.design.marginal_row(change)
     extra_j, extra_draws = _draws(once, once_contrast, rng)
     log_j, log_draws = _draws(model.regression, np.vstack([before, after]), rng)
-    if not estimable(np.vstack([before, after]), model.regression.row_space_).all():
+    if not model.regression.estimable(np.vstack([before, after])).all():
         log_j, log_draws = np.full_like(log_j, np.nan), np.full_like(log_draws, np.nan)
     saved_j = float(np.exp(log_j[0]) - np.exp(log_j[1]))
     saved_draws = np.exp(log_draws[0]) - np.exp(log_draws[1])

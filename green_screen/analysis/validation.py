@@ -13,12 +13,16 @@ from sklearn.model_selection import GroupKFold
 
 from green_screen.analysis.anova import TypeTwo
 from green_screen.analysis.coding import Coding, Matrix, Term, sort_levels
-from green_screen.analysis.estimators import LeastSquares, ModelMatrix
+from green_screen.analysis.estimators import LeastSquares
 from green_screen.analysis.model_matrix import Design
 from green_screen.analysis.runs import EFFECTIVE, configurations
 from green_screen.space import FACTOR_NAMES
 
 FOLDS = 5
+# A fold's fit with fewer has hardly an estimate of the noise, and intervals of no use.
+MIN_FOLD_RESIDUAL_DF = 5
+# With less of the held-out runs predicted, the figures would be those of a minority.
+MIN_PREDICTED = 0.5
 IMPORTANCE_COLUMNS = ("factor", "importance", "sd")
 
 _PERMUTATION_BLOCK = 100
@@ -32,6 +36,7 @@ class CrossValidation:
         folds: Folds a repeat; runs of one configuration share a fold.
         repeats: Repeats with other folds.
         n_configurations: Groups.
+        predicted: Share of held-out runs that the rest can predict; the figures are of these.
         r2: Of the log response, held out.
         r2_low: 2.5 % quantile over the repeats.
         r2_high: 97.5 % quantile over the repeats.
@@ -45,6 +50,7 @@ class CrossValidation:
     folds: int
     repeats: int
     n_configurations: int
+    predicted: float
     r2: float
     r2_low: float
     r2_high: float
@@ -76,43 +82,68 @@ class PermutationCheck:
 
 def cross_validate(
     runs: pd.DataFrame, y: Matrix, design: Design, *, repeats: int, alpha: float, seed: int
-) -> CrossValidation | None:
-    """Cross-validate the model in folds of whole configurations; ``None`` with too few of them."""
+) -> tuple[CrossValidation | None, str]:
+    """Cross-validate the model in folds of whole configurations.
+
+    A held-out run is scored where the fit without its fold determines its mean and has at least
+    :data:`MIN_FOLD_RESIDUAL_DF` residual degrees of freedom: anything else would be a prediction
+    that the model does not make.
+
+    Returns:
+        The figures, or ``None`` and why there are none (nothing if no repeat was asked for).
+    """
+    if repeats < 1:
+        return None, ""
     groups, known = pd.factorize(configurations(runs))
-    if len(known) < FOLDS or repeats < 1:
-        return None
+    if len(known) < FOLDS:
+        return None, f"needs at least {FOLDS} different configurations among the runs"
     # The designs are fixed, so the runs are encoded once and not in every fold.
-    matrix = ModelMatrix(design).transform(runs)
+    matrix = design.matrix(runs)
     batch_design = _batch_size_design(runs)
-    batch_matrix = ModelMatrix(batch_design).transform(runs)
-    scores = []
+    batch_matrix = batch_design.matrix(runs)
+    scores, shares = [], []
     for repeat in range(repeats):
         splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed + repeat)
-        predicted, half, by_batch = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+        predicted, half, by_batch = (np.full_like(y, np.nan) for _ in range(3))
         for train, test in splitter.split(matrix, y, groups):
             model = LeastSquares().fit(matrix[train], y[train])
+            if model.residual_df_ < MIN_FOLD_RESIDUAL_DF:
+                continue
             predicted[test] = model.predict(matrix[test])
             half[test] = model.half_width(matrix[test], alpha)
             alone = LeastSquares().fit(batch_matrix[train], y[train])
             by_batch[test] = alone.predict(batch_matrix[test])
-        error, total = np.mean((y - predicted) ** 2), np.var(y)
-        error_batch = np.mean((y - by_batch) ** 2)
+        scored = np.isfinite(predicted) & np.isfinite(by_batch)
+        shares.append(np.mean(scored))
+        if shares[-1] < MIN_PREDICTED:
+            continue
+        true, predicted, half, by_batch = (v[scored] for v in (y, predicted, half, by_batch))
+        error, total = np.mean((true - predicted) ** 2), np.var(true)
+        error_batch = np.mean((true - by_batch) ** 2)
         scores.append(
             (
                 1 - error / total,
                 1 - error_batch / total if batch_design.terms else np.nan,
                 1 - error / error_batch if batch_design.terms else np.nan,
-                100 * np.median(np.abs(np.expm1(predicted - y))),
-                np.mean(np.abs(y - predicted) <= half),
+                100 * np.median(np.abs(np.expm1(predicted - true))),
+                np.mean(np.abs(true - predicted) <= half),
                 np.median(np.exp(2 * half)),
             )
         )
+    share = float(np.median(shares))
+    if share < MIN_PREDICTED:
+        return None, (
+            f"{1 - share:.0%} of held-out runs cannot be predicted from the rest (the fit without "
+            f"their fold does not determine them, or leaves fewer than {MIN_FOLD_RESIDUAL_DF} "
+            f"residual degrees of freedom), so there are no figures of held-out runs"
+        )
     table = np.array(scores)
     median = np.median(table, axis=0)
-    return CrossValidation(
+    found = CrossValidation(
         folds=FOLDS,
         repeats=repeats,
         n_configurations=len(known),
+        predicted=share,
         r2=float(median[0]),
         r2_low=float(np.quantile(table[:, 0], 0.025)),
         r2_high=float(np.quantile(table[:, 0], 0.975)),
@@ -122,6 +153,7 @@ def cross_validate(
         coverage=float(median[4]),
         interval_ratio=float(median[5]),
     )
+    return found, ""
 
 
 def permutation_check(

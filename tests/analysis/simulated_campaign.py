@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from green_screen import names
 from green_screen.analysis import runs as runs_module
+from green_screen.options import TrainOptions, option_params
 from green_screen.space import Space, TrainingConfig, resolve
 
 # Ratios against the baseline's level; factors and levels left out have no effect.
@@ -47,6 +49,7 @@ class SimulatedCampaign:
     batch_internal: dict[tuple[str, str], float] = field(default_factory=dict)
     machine: str = "Simulated GPU"
     machine_ratio: float = 1.0
+    dataset: str = "synthetic"
     energy_source: str = names.SOURCE_COUNTER
     invalid: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
@@ -164,8 +167,7 @@ class SimulatedCampaign:
         params = config.as_params()
         effective = resolved.effective.as_params()
         params |= {names.EFFECTIVE_PREFIX + name: level for name, level in effective.items()}
-        params |= {"model": "resnet50", "dataset": "synthetic", "country": "USA"}
-        params |= {"epochs": str(self.epochs), "seed": "22", "image_size": "32"}
+        params |= option_params(TrainOptions(dataset=self.dataset, epochs=self.epochs))
         tags = {
             MLFLOW_RUN_NAME: run_name,
             MLFLOW_PARENT_RUN_ID: campaign,
@@ -173,6 +175,7 @@ class SimulatedCampaign:
             names.TAG_POSITION: str(position),
             names.TAG_ENERGY_SOURCE: self.energy_source,
             names.TAG_MEASUREMENT_VALID: str(position not in self.invalid).lower(),
+            names.TAG_INCOMPLETE: "false",
             "gpu_name": self.machine,
         }
         if position in self.invalid:
@@ -186,9 +189,11 @@ class SimulatedCampaign:
         self, effective: TrainingConfig, epoch_j: float, accuracy: float, rng: np.random.Generator
     ) -> dict[str, float]:
         warmup = 2_000.0 + 6_000.0 * (effective.internal == "jit_compilation")
-        conversion = 1_500.0 * (effective.internal == "post_quantization")
+        # As in a real run, only one that converts has the metric.
+        converts = effective.internal == "post_quantization"
+        conversion = {names.CONVERSION_ENERGY_J: 1_500.0} if converts else {}
         setup = 500.0 * math.exp(rng.normal(0.0, 0.05))
-        total = setup + warmup + conversion + 100.0 + epoch_j * self.epochs
+        total = setup + warmup + sum(conversion.values()) + 100.0 + epoch_j * self.epochs
         images = 45_000
         return {
             names.ENERGY_PER_EPOCH_J: epoch_j,
@@ -197,7 +202,7 @@ class SimulatedCampaign:
             names.ENERGY_PER_1K_IMAGES_NET_J: epoch_j / images * 500,
             names.SETUP_ENERGY_J: setup,
             names.WARMUP_ENERGY_J: warmup,
-            names.CONVERSION_ENERGY_J: conversion,
+            **conversion,
             names.EVALUATION_ENERGY_J: 100.0,
             names.ENERGY_TOTAL_J: total,
             names.ENERGY_TOTAL_NET_J: total * 0.5,
@@ -244,7 +249,7 @@ def _entity(
     tags: dict[str, str],
     position: int,
 ) -> Run:
-    run_id = f"{abs(hash((tags[MLFLOW_PARENT_RUN_ID], position))):032x}"[-32:]
+    run_id = hashlib.md5(f"{tags[MLFLOW_PARENT_RUN_ID]} {position}".encode()).hexdigest()
     info = RunInfo(
         run_id=run_id,
         experiment_id="0",

@@ -61,6 +61,8 @@ def test_the_json_form_predicts_the_same(campaign, analyses):
     assert again.context == {
         "model": "resnet50",
         "dataset": "synthetic",
+        "image_size": "32",
+        "samples": "",
         "machine": "Simulated GPU",
         "energy_source": names.SOURCE_COUNTER,
         "n_runs": "166",
@@ -80,12 +82,29 @@ def test_outside_the_range_of_the_data_is_said(analyses):
     assert np.isnan(momentum.value)
 
 
-def test_a_factor_that_never_varied_is_outside_but_predicted_as_it_was():
+def test_a_factor_that_never_varied_gives_no_number_for_another_level():
     frame = SimulatedCampaign(seed=3, n_runs=150).frame()
     only = frame[frame["effective_augmentation"] == "None"].reset_index(drop=True)
     model = fit_energy_model(only, **FAST).model
+    assert model.predict(Space.load().baseline).outside == ()
     found = model.predict(dataclasses.replace(Space.load().baseline, augmentation="mixup"))
     assert found.outside == ("augmentation=mixup does not occur in the data (None do)",)
+    assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_a_factor_without_a_term_is_named_with_the_number():
+    baseline = Space.load().baseline
+    model = fit_energy_model(SimulatedCampaign(seed=1, n_runs=30).frame(), **FAST).model
+    assert "lr" in model.not_estimated and "batch_size" not in model.not_estimated
+    assert json.loads(model.to_json())["not_estimated"] == list(model.not_estimated)
+    by_lr = [model.predict(dataclasses.replace(baseline, lr=lr)) for lr in (0.01, 0.0008)]
+    assert by_lr[0].value == by_lr[1].value
+    for found in by_lr:
+        assert any(text.startswith("the effect of lr was not estimated") for text in found.outside)
+    # Momentum is a factor of the optimizers that use it alone.
+    assert "optimizer_momentum(RMSProp)" in model.not_estimated
+    adam = model.predict(dataclasses.replace(baseline, optimizer="Adam"))
+    assert not any("momentum" in text for text in adam.outside)
 
 
 def test_a_cell_that_was_never_seen_gives_no_number():
@@ -93,7 +112,7 @@ def test_a_cell_that_was_never_seen_gives_no_number():
     empty = (frame["effective_batch_size"] == "4") & (frame["effective_precision"] == "float16")
     model = fit_energy_model(frame[~empty].reset_index(drop=True), **FAST).model
     found = model.predict(dataclasses.replace(Space.load().baseline, precision="float16"))
-    assert np.isnan(found.value) and "combination of batch size" in found.outside[0]
+    assert np.isnan(found.value) and "lack combinations of levels" in found.outside[0]
 
 
 def test_several_machines_are_averaged():

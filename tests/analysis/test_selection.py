@@ -39,7 +39,7 @@ def test_the_test_set_does_not_take_part(runs):
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("status", "FAILED", "did not finish"),
+        ("status", "FAILED", "did not finish: FAILED"),
         ("diverged", True, "diverged"),
         ("measurement_valid", "false", "measurement invalid"),
         (names.ENERGY_TOTAL_J, np.nan, "energy_total_j missing"),
@@ -47,7 +47,9 @@ def test_the_test_set_does_not_take_part(runs):
         (names.VAL_ACCURACY, np.nan, "val_accuracy missing"),
         ("kind", names.KIND_FINAL, "not a run of the campaign"),
         ("incomplete", "true", "a part of the run was not measured"),
-        ("energy_source", names.SOURCE_ESTIMATE, "energy source differs from most runs"),
+        ("energy_source", names.SOURCE_ESTIMATE, "not the energy source of most runs"),
+        ("dataset", "cifar10", "not the dataset of most runs"),
+        ("epochs", 1.0, "not the epochs of most runs"),
     ],
 )
 def test_unusable_runs_are_never_chosen_and_are_listed(runs, column, value, reason):

@@ -28,8 +28,8 @@ def test_the_pipeline_equals_scikit_learns_own_regression():
 
 
 def test_cross_validation_equals_scikit_learns_over_whole_configurations():
-    frame, y, design, _ = prepared(SimulatedCampaign(seed=1, n_runs=150))
-    found = cross_validate(frame, y, design, repeats=1, alpha=0.05, seed=7)
+    frame, y, design, _ = prepared(SimulatedCampaign(seed=1, n_runs=300))
+    found, _ = cross_validate(frame, y, design, repeats=1, alpha=0.05, seed=7)
     folds = GroupKFold(5, shuffle=True, random_state=7)
     groups = configurations(frame).factorize()[0]
     pipeline = make_pipeline(ModelMatrix(design), LinearRegression(fit_intercept=False))
@@ -38,11 +38,12 @@ def test_cross_validation_equals_scikit_learns_over_whole_configurations():
     percent = 100 * np.median(np.abs(np.exp(predicted - y) - 1))
     assert found.median_ape_percent == pytest.approx(percent, rel=1e-6)
     assert found.n_configurations == len(set(groups)) < len(frame)
+    assert found.predicted == 1.0
 
 
 def test_held_out_figures_of_known_effects():
     frame, y, design, _ = prepared(SimulatedCampaign(seed=2, n_runs=200))
-    found = cross_validate(frame, y, design, repeats=20, alpha=0.05, seed=22)
+    found, _ = cross_validate(frame, y, design, repeats=20, alpha=0.05, seed=22)
     assert (found.folds, found.repeats) == (5, 20)
     assert found.r2 > 0.98
     assert found.r2_low <= found.r2 <= found.r2_high
@@ -57,31 +58,50 @@ def test_held_out_figures_of_known_effects():
 
 def test_noise_has_no_skill_when_held_out():
     frame, y, design, _ = prepared(null_campaign(3, n_runs=150))
-    found = cross_validate(frame, y, design, repeats=5, alpha=0.05, seed=22)
+    found, _ = cross_validate(frame, y, design, repeats=5, alpha=0.05, seed=22)
     assert found.r2 < 0.1
     assert found.skill < 0.1
 
 
 def test_a_repeated_configuration_is_never_in_train_and_test_at_once():
     # Each configuration has an energy of its own that tells nothing of the others: only a split
-    # that sees a configuration in both parts predicts it well.
-    frame = SimulatedCampaign(seed=4, n_runs=24, baseline_every=99).frame()
-    frame = frame.loc[np.repeat(np.arange(25), 6)].reset_index(drop=True)
+    # that sees a configuration in both parts predicts some of it.
+    frame = SimulatedCampaign(seed=4, n_runs=79, baseline_every=99).frame()
+    frame = frame.loc[np.repeat(np.arange(80), 4)].reset_index(drop=True)
     groups = configurations(frame).factorize()[0]
     rng = np.random.default_rng(0)
     design, matrix, _ = build_design(frame)
     held_out, mixed = [], KFold(5, shuffle=True, random_state=0)
-    for _ in range(10):
-        y = rng.normal(size=25)[groups] + rng.normal(scale=0.01, size=len(frame))
-        held_out.append(cross_validate(frame, y, design, repeats=3, alpha=0.05, seed=22).r2)
+    for _ in range(5):
+        y = rng.normal(size=80)[groups] + rng.normal(scale=0.01, size=len(frame))
+        found, _ = cross_validate(frame, y, design, repeats=3, alpha=0.05, seed=22)
+        held_out.append(found.r2)
         seen = cross_val_predict(LinearRegression(fit_intercept=False), matrix, y, cv=mixed)
-        assert r2_score(y, seen) > 0.8
-    assert np.mean(held_out) < 0.2
+        assert r2_score(y, seen) > 0.1
+    assert np.mean(held_out) < 0
 
 
 def test_too_few_configurations_are_not_cross_validated():
     frame, y, _, _ = prepared(SimulatedCampaign(seed=1, n_runs=3))
-    assert cross_validate(frame, y, Design((), {}, {}), repeats=2, alpha=0.05, seed=1) is None
+    found, why = cross_validate(frame, y, Design((), {}, {}), repeats=2, alpha=0.05, seed=1)
+    assert found is None and why == "needs at least 5 different configurations among the runs"
+
+
+@pytest.mark.parametrize("n_runs", [60, 100])
+def test_with_few_runs_only_what_can_be_predicted_is_scored(n_runs):
+    # The fit has 10 residual degrees of freedom or more, but without a fifth of 60 runs hardly one.
+    coverage, silent = [], 0
+    for seed in range(6):
+        frame, y, design, _ = prepared(SimulatedCampaign(seed=seed, n_runs=n_runs))
+        found, why = cross_validate(frame, y, design, repeats=3, alpha=0.05, seed=22)
+        if found is None:
+            silent += 1
+            assert "of held-out runs cannot be predicted from the rest" in why
+            continue
+        assert 0.5 <= found.predicted <= 1 and np.isfinite([found.r2, found.interval_ratio]).all()
+        coverage.append(found.coverage)
+    assert min(coverage) >= 0.9
+    assert silent == 4 if n_runs == 60 else silent == 0
 
 
 def test_the_whole_rule_finds_something_in_permuted_data_at_the_stated_rate():
@@ -100,10 +120,11 @@ def test_the_permutation_p_value_of_noise_is_not_small():
     for seed in range(10):
         _, y, design, matrix = prepared(null_campaign(seed, n_runs=80))
         check = permutation_check(
-            type_two(design, matrix), matrix, y, permutations=200, alpha=0.05, seed=1
+            type_two(design, matrix), matrix, y, permutations=100, alpha=0.05, seed=1
         )
         small += check.p <= 0.05
-    assert small <= 3
+    # With the rate of 5 %, more than 2 of 10 have a probability of 1 %.
+    assert small <= 2
 
 
 def test_the_forest_ranks_the_strong_factors_first():
