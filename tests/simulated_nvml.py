@@ -118,6 +118,7 @@ class SimulatedBoard:
         counter_start_j: What the counter shows at time 0.
         mig: Identifiers of the MIG instances; with any, MIG is on.
         processes: Process ids with a context.
+        reset_required: Whether it answers nothing until it is reset.
     """
 
     curve: Curve = field(default_factory=lambda: Constant(100.0))
@@ -140,6 +141,8 @@ class SimulatedBoard:
     memory_clock_mhz: int = 3201
     memory_used_mib: int = 1024
     throttle_mask: int = 0
+    power_limit_w: int = 700
+    reset_required: bool = False
 
     def counter_mj(self, t: float) -> int:
         """Return what the counter shows."""
@@ -187,6 +190,9 @@ class Simulation:
     clock: Callable[[], float] = time.perf_counter
     library_missing: bool = False
     calls: dict[str, int] = field(default_factory=dict)
+    starts: int = 0
+    # How often each board's driver had been loaded when NVML was last started anew.
+    _loads: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, board in enumerate(self.boards):
@@ -214,20 +220,27 @@ class Simulation:
             boards.append(SimulatedBoard(curve=_CURVES[curve.pop("kind")](**curve), **board))
         return cls(boards=boards, library_missing=content["library_missing"])
 
-    # What pynvml's functions answer. A handle is (uuid, loads of the driver when it was got).
+    # What pynvml's functions answer. A handle is (uuid, loads of the driver when NVML was started).
+    # NVML counts its starts: only the first connects to the driver, and only as many ends as there
+    # were starts disconnect.
 
     def nvmlInit(self) -> None:  # noqa: N802
         if self.library_missing:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-        now = self.clock()
-        for board in self.boards:
-            if any(start <= now < end for start, end in board.driver_restarts):
-                raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        if self.starts == 0:
+            now = self.clock()
+            for board in self.boards:
+                if any(start <= now < end for start, end in board.driver_restarts):
+                    raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+            self._loads = {board.uuid: board.driver_loads(now) for board in self.boards}
+        self.starts += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
-        pass
+        self._require_start()
+        self.starts -= 1
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        self._require_start()
         return len(self.boards)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> tuple[str, int]:  # noqa: N802
@@ -236,12 +249,17 @@ class Simulation:
         return self.nvmlDeviceGetHandleByUUID(self.boards[index].uuid)
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> tuple[str, int]:  # noqa: N802
+        self._require_start()
         now = self.clock()
         for board in self.boards:
             if board.uuid == uuid:
                 if any(start <= now < end for start, end in board.lost):
                     raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-                return uuid, board.driver_loads(now)
+                if board.reset_required:
+                    raise pynvml.NVMLError(pynvml.NVML_ERROR_RESET_REQUIRED)
+                if self._loads[uuid] != board.driver_loads(now):
+                    raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
+                return uuid, self._loads[uuid]
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
     def nvmlDeviceGetUUID(self, handle: tuple[str, int]) -> str:  # noqa: N802
@@ -262,8 +280,7 @@ class Simulation:
         return round(board.reading_w(self.clock()) * 1000)
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: tuple[str, int]) -> int:  # noqa: N802
-        self._board(handle, "nvmlDeviceGetEnforcedPowerLimit")
-        return 700_000
+        return self._board(handle, "nvmlDeviceGetEnforcedPowerLimit").power_limit_w * 1000
 
     def nvmlDeviceGetTemperature(self, handle: tuple[str, int], sensor: int) -> int:  # noqa: N802
         return self._board(handle, "nvmlDeviceGetTemperature").temperature_c
@@ -313,6 +330,10 @@ class Simulation:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return instances[slot], handle[1]
 
+    def _require_start(self) -> None:
+        if self.starts == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
+
     def _board(self, handle: tuple[str, int], function: str) -> SimulatedBoard:
         """Return the board of a handle, or fail as it would."""
         self.calls[function] = self.calls.get(function, 0) + 1
@@ -321,7 +342,7 @@ class Simulation:
         (board,) = (b for b in self.boards if b.uuid == uuid)
         if any(start <= now < end for start, end in (*board.lost, *board.driver_restarts)):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-        if loads != board.driver_loads(now):
+        if self.starts == 0 or loads != board.driver_loads(now):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
         if function in board.unsupported:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)

@@ -1,35 +1,66 @@
 """CodeCarbon: energy by component and emissions, offline and silent.
 
 One tracker a meter. It measures only when it is read: its own timer is set aside, because a timer
-that measures while the reading thread does counts an interval twice.
+that measures while the reading thread does counts an interval twice. What a user has configured for
+CodeCarbon elsewhere is set aside too: it would change the figures of a run unseen.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from green_screen import names
+from green_screen.power import rapl
+from green_screen.power.nvml import COUNTER_UPDATE_S
 from green_screen.power.reading import CarbonReading
 
 # CodeCarbon measures no interval shorter than 0.05 s (BaseEmissionsTracker.flush, version 3.3).
 _MIN_INTERVAL_S = 0.06
 _NEVER_S = 1e6
+# A sensor that has counted nothing for so long is not there; for less, it has not been renewed.
+_SILENT_S = 2 * COUNTER_UPDATE_S
+
+# Every option of CodeCarbon's that changes energy or emissions, so that neither the file
+# .codecarbon.config nor a variable CODECARBON_... can (BaseEmissionsTracker, version 3.3).
+_FIXED: dict[str, Any] = {
+    "tracking_mode": "machine",
+    "pue": 1.0,
+    "wue": 0.0,
+    "force_cpu_power": None,
+    "force_ram_power": None,
+    "force_mode_cpu_load": False,
+    "force_carbon_intensity_g_co2e_kwh": None,
+    "rapl_include_dram": False,
+    "rapl_prefer_psys": False,
+    "region": None,
+    "cloud_provider": None,
+    "cloud_region": None,
+    "country_2letter_iso_code": None,
+    # Empty, because for None an older name of it is looked for; with a token it asks a server.
+    "electricitymaps_api_token": "",
+}
 
 
 @dataclass(frozen=True)
 class CarbonTotals:
-    """Energy and emissions since the tracker started."""
+    """Energy and emissions since the tracker started.
+
+    `silent` counts for how many intervals between readings CPU, GPU and RAM had no figure.
+    """
 
     time_s: float = 0.0
     cpu_kwh: float = 0.0
     gpu_kwh: float = 0.0
     ram_kwh: float = 0.0
     emissions_kg: float = 0.0
+    silent: tuple[int, ...] = (0, 0, 0)
 
     def at(self, time_s: float, rate: CarbonTotals) -> CarbonTotals:
         """Return the totals at a later time if things go on at the mean rate since `rate`."""
@@ -41,7 +72,16 @@ class CarbonTotals:
             self.gpu_kwh + share * (self.gpu_kwh - rate.gpu_kwh),
             self.ram_kwh + share * (self.ram_kwh - rate.ram_kwh),
             self.emissions_kg + share * (self.emissions_kg - rate.emissions_kg),
+            self.silent,
         )
+
+
+# How CodeCarbon names its ways to know the CPU's energy -> how this project does.
+_CPU_SOURCES = {
+    "intel_rapl": rapl.SOURCE_RAPL,
+    "cpu_load": rapl.SOURCE_MODEL,
+    "constant": rapl.SOURCE_MODEL,
+}
 
 
 class _Receiver:
@@ -83,9 +123,15 @@ class CarbonTracker:
         self._tracker: Any = None
         self._before = CarbonTotals()
         self._last = CarbonTotals()
+        self._counted_s: dict[str, float] = {}
+        self.cpu_source = names.SOURCE_NONE
 
     def start(self) -> None:
-        """Find the hardware and begin to count."""
+        """Find the hardware and begin to count.
+
+        `cpu_source` then says how the CPU's energy is known: ``rapl``, ``codecarbon_estimate``, the
+        name CodeCarbon has for another counter, or ``none``.
+        """
         with _quiet():
             from codecarbon import OfflineEmissionsTracker
 
@@ -93,15 +139,21 @@ class CarbonTracker:
                 country_iso_code=self._country,
                 gpu_ids=self._gpu_indices,
                 output_methods=[],
+                output_dir=tempfile.gettempdir(),  # one that does not exist would be an error
                 output_handlers=[self._receiver],
                 emissions_endpoint=None,
                 log_level="critical",
                 measure_power_secs=_NEVER_S,
                 api_call_interval=-1,
                 allow_multiple_runs=True,
+                **_FIXED,
             )
             self._tracker.start()
+        self.cpu_source = self._find_cpu_source()
         self._before = self._last = CarbonTotals(time_s=time.perf_counter())
+        # The first reading loads tables, which takes half a second: not inside a window.
+        time.sleep(_MIN_INTERVAL_S)
+        self.read()
 
     def read(self) -> CarbonTotals | None:
         """Return the totals now, or ``None`` if CodeCarbon gives none.
@@ -123,9 +175,45 @@ class CarbonTracker:
         all_kwh = data.cpu_energy + data.ram_energy + data.gpu_energy
         ours_kwh = data.cpu_energy + data.ram_energy + gpu_kwh
         emissions_kg = data.emissions * ours_kwh / all_kwh if all_kwh > 0 else 0.0
-        self._before = self._last
-        self._last = CarbonTotals(now, data.cpu_energy, gpu_kwh, data.ram_energy, emissions_kg)
+        totals = CarbonTotals(now, data.cpu_energy, gpu_kwh, data.ram_energy, emissions_kg)
+        self._before, self._last = self._last, self._with_silence(totals)
         return self._last
+
+    def _with_silence(self, totals: CarbonTotals) -> CarbonTotals:
+        """Return totals that know whether a component had no figure since the last reading."""
+        last = self._last
+        counted = {
+            "cpu": totals.cpu_kwh > last.cpu_kwh,
+            "gpu": totals.gpu_kwh > last.gpu_kwh and all(self._gpus_count()),
+            "ram": totals.ram_kwh > last.ram_kwh,
+        }
+        silent = []
+        for before, (name, rose) in zip(last.silent, counted.items(), strict=True):
+            since_s = self._counted_s.setdefault(name, last.time_s)
+            if rose:
+                self._counted_s[name] = totals.time_s
+            silent.append(before + (not rose and totals.time_s - since_s > _SILENT_S))
+        return replace(totals, silent=tuple(silent))
+
+    def _gpus_count(self) -> Iterator[bool]:
+        """Whether each board has a figure for the last interval.
+
+        The sum hides a board that was lost beside one that works. CodeCarbon gives it nowhere but
+        in its own objects.
+        """
+        for hardware in getattr(self._tracker, "_hardware", ()):
+            if type(hardware).__name__ == "GPU":
+                for device in hardware.devices.devices:
+                    if device.gpu_index in self._gpu_indices:
+                        yield device.energy_delta.kWh > 0
+
+    def _find_cpu_source(self) -> str:
+        for hardware in getattr(self._tracker, "_hardware", ()):
+            if type(hardware).__name__ == "CPU":
+                return _CPU_SOURCES.get(hardware._mode, str(hardware._mode))
+            if getattr(hardware, "chip_part", "") == "CPU":
+                return type(hardware).__name__  # Apple's and Raspberry Pi's own counters
+        return names.SOURCE_NONE
 
     def stop(self) -> None:
         """Stop counting and the threads that do it."""
@@ -135,33 +223,51 @@ class CarbonTracker:
 
 
 def between(
-    start: CarbonTotals | None, end: CarbonTotals | None, *, with_gpu: bool
+    start: CarbonTotals | None,
+    end: CarbonTotals | None,
+    *,
+    with_gpu: bool,
+    cpu_source: str,
 ) -> CarbonReading:
     """Return the reading of the window between two totals.
 
     A component of zero has no sensor: it is missing, and with it the emissions, unless it is the
-    GPU of a machine that uses none.
+    GPU of a machine that uses none. The same holds for one that had no figure in a part of the
+    window, because its sum lacks that part.
     """
     if start is None or end is None:
-        reason = "CodeCarbon gave no figures"
         nan = math.nan
         return CarbonReading(
-            cpu_kwh=nan, gpu_kwh=nan, ram_kwh=nan, emissions_kg_co2eq=nan, reason=reason
+            cpu_kwh=nan,
+            gpu_kwh=nan,
+            ram_kwh=nan,
+            emissions_kg_co2eq=nan,
+            cpu_source=cpu_source,
+            reason="CodeCarbon gave no figures",
         )
     parts = {
         "cpu": end.cpu_kwh - start.cpu_kwh,
         "gpu": end.gpu_kwh - start.gpu_kwh,
         "ram": end.ram_kwh - start.ram_kwh,
     }
+    gaps = dict(zip(parts, zip(start.silent, end.silent, strict=True), strict=True))
+    partly = [name for name, kwh in parts.items() if kwh > 0 and gaps[name][0] < gaps[name][1]]
     zero = [name for name, kwh in parts.items() if kwh <= 0]
     lacking = [name for name in zero if with_gpu or name != "gpu"]
-    known = {name: math.nan if name in zero else kwh for name, kwh in parts.items()}
+    known = {k: math.nan if k in (*zero, *partly) else kwh for k, kwh in parts.items()}
+    reasons = [f"CodeCarbon has no figure for {', '.join(lacking)}"] if lacking else []
+    if partly:
+        reasons.append(
+            f"CodeCarbon had no figure for {', '.join(partly)} in a part of the time: the energy "
+            "counter failed or its driver was restarted"
+        )
     return CarbonReading(
         cpu_kwh=known["cpu"],
         gpu_kwh=known["gpu"],
         ram_kwh=known["ram"],
-        emissions_kg_co2eq=math.nan if lacking else end.emissions_kg - start.emissions_kg,
-        reason=f"CodeCarbon has no figure for {', '.join(lacking)}" if lacking else "",
+        emissions_kg_co2eq=math.nan if reasons else end.emissions_kg - start.emissions_kg,
+        cpu_source=cpu_source,
+        reason="; ".join(reasons),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from green_screen.power.meter import EnergyMeter
@@ -32,8 +33,13 @@ def measure_idle(meter: EnergyMeter, *, after_work: bool) -> EnergyReading:
 def idle_power_w(reading: EnergyReading) -> float:
     """Return the mean power of an idle window in watts.
 
-    By sampled power, which over so short a window is finer than the counter's 100 ms steps.
+    By sampled power, which over so short a window is finer than the counter's 100 ms steps; by the
+    counter where the power may not be read.
     """
     if not reading.devices:
         return reading.mean_power_w
-    return reading.integral_j / reading.seconds
+    energies_j = (
+        device.energy_j if math.isnan(device.integral_j) else device.integral_j
+        for device in reading.devices
+    )
+    return sum(energies_j) / reading.seconds

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
+from green_screen import names
 from green_screen.power import emissions
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.power.reading import (
@@ -75,6 +76,7 @@ class EnergyMeter:
         synchronize: Callable[[], None] | None = None,
         country: str = "USA",
         gpus: Sequence[int] | None = None,
+        unmeasured: str = "",
     ) -> None:
         """Prepare a meter; it measures between ``__enter__`` and ``__exit__``.
 
@@ -84,6 +86,8 @@ class EnergyMeter:
                 was given (``tf.test.experimental.sync_devices``, ``torch.cuda.synchronize``).
             country: ISO 3166-1 code of three letters, for the carbon intensity.
             gpus: Which of the GPUs that CUDA shows this process, counted from 0; ``None`` is all.
+            unmeasured: Why GPUs that are used are not among `gpus`. If that leaves none, the energy
+                is missing for this reason, where it would else be an estimate of CPU and RAM.
 
         Raises:
             ValueError: `sample_hz` is out of range, or the country is unknown to CodeCarbon.
@@ -95,10 +99,12 @@ class EnergyMeter:
         self._synchronize = synchronize
         self._country = country
         self._gpus = gpus
+        self._unmeasured = unmeasured
         self._traces: tuple[BoardTrace, ...] = ()
         self._no_gpu_reason = ""
         self._sampler: Sampler | None = None
         self._carbon: emissions.CarbonTracker | None = None
+        self._cpu_source = names.SOURCE_NONE
         self._last_carbon: emissions.CarbonTotals | None = None
         self._open: dict[str, Mark] = {}
 
@@ -129,6 +135,7 @@ class EnergyMeter:
         self._sampler = Sampler(self._traces, sample_hz=self._sample_hz)
         try:
             self._carbon.start()
+            self._cpu_source = self._carbon.cpu_source
             self._sampler.start()
         except BaseException:
             self._stop()
@@ -175,10 +182,14 @@ class EnergyMeter:
             trace.between(a, b)
             for trace, a, b in zip(self._traces, start.boards, end.boards, strict=True)
         )
-        carbon = emissions.between(start.carbon, end.carbon, with_gpu=bool(devices))
+        uses_gpu = bool(devices or self._gpus or self._unmeasured)
+        carbon = emissions.between(
+            start.carbon, end.carbon, with_gpu=uses_gpu, cpu_source=self._cpu_source
+        )
         seconds = end.time_s - start.time_s
         if not devices:
-            return machine_reading(name, seconds, carbon, self._no_gpu_reason)
+            reason = self._no_gpu_reason
+            return machine_reading(name, seconds, carbon, reason, uses_gpu=uses_gpu)
         return devices_reading(name, seconds, devices, carbon)
 
     @contextmanager
@@ -216,7 +227,7 @@ class EnergyMeter:
 
     def _choose_boards(self) -> tuple[Board, ...]:
         if self._gpus is not None and not self._gpus:
-            self._no_gpu_reason = "no GPU is used"
+            self._no_gpu_reason = self._unmeasured or "no GPU is used"
             return ()
         try:
             visible = visible_boards()

@@ -6,6 +6,7 @@ error of the library becomes a :class:`NvmlError` that says which reading failed
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 import pynvml
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 # A counter is said to update every 100 ms, which was measured on an H200; NVML documents no period.
 COUNTER_UPDATE_S = 0.1
@@ -48,7 +51,10 @@ class Status:
         sm_clock_mhz: Clock of the multiprocessors.
         memory_clock_mhz: Clock of the memory.
         memory_used_mib: Memory in use by all processes.
-        throttle_reasons: Why the clocks are held down (values of :data:`THROTTLE_REASONS`).
+        throttle_reasons: Why the clocks are held down (values of :data:`THROTTLE_REASONS`);
+            ``None`` if that could not be read.
+        processes: How many processes have a compute context on the board.
+        reason: Why readings are missing; empty if none is.
     """
 
     temperature_c: float
@@ -56,7 +62,9 @@ class Status:
     sm_clock_mhz: float
     memory_clock_mhz: float
     memory_used_mib: float
-    throttle_reasons: frozenset[str]
+    throttle_reasons: frozenset[str] | None
+    processes: float
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,69 +113,78 @@ class Board:
         return float(self._read("power", pynvml.nvmlDeviceGetPowerUsage)) / 1000.0
 
     def status(self) -> Status:
-        """Return the readings beside power; those that fail are NaN."""
+        """Return the readings beside power; those that fail are missing, with the reason."""
+        errors: list[str] = []
 
-        def number(read: Callable[[Any], float]) -> float:
+        def number(what: str, read: Callable[[Any], float]) -> float:
             try:
-                return float(self._read("status", read))
-            except NvmlError:
+                return float(self._read(what, read))
+            except NvmlError as error:
+                errors.append(str(error))
                 return math.nan
 
-        try:
-            mask = int(self._read("clocks", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons))
-        except NvmlError:
-            mask = 0
+        mask = number("throttle reasons", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return Status(
             temperature_c=number(
-                lambda handle: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+                "temperature",
+                lambda handle: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
             ),
             utilization_percent=number(
-                lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                "utilization", lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
             ),
             sm_clock_mhz=number(
-                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+                "SM clock",
+                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
             ),
             memory_clock_mhz=number(
-                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
+                "memory clock",
+                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
             ),
             memory_used_mib=number(
-                lambda handle: pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+                "memory", lambda handle: pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
             ),
-            throttle_reasons=frozenset(
-                name for bit, name in THROTTLE_REASONS.items() if mask & bit
+            throttle_reasons=None
+            if math.isnan(mask)
+            else frozenset(name for bit, name in THROTTLE_REASONS.items() if int(mask) & bit),
+            processes=number(
+                "processes",
+                lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
             ),
+            reason="; ".join(errors),
         )
 
-    def process_ids(self) -> tuple[int, ...]:
-        """Return the ids of the processes with a compute context on the board.
-
-        Inside a container the ids may be those of the host.
+    def power_limit_w(self) -> float:
+        """Return the power that the board is held to, in watts.
 
         Raises:
-            NvmlError: The board is lost or may not be asked.
+            NvmlError: The board does not tell.
         """
-        found = self._read("processes", pynvml.nvmlDeviceGetComputeRunningProcesses)
-        return tuple(int(process.pid) for process in found)
+        return float(self._read("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)) / 1000.0
 
     def _read(self, what: str, read: Callable[[Any], T]) -> T:
         try:
             return read(_handle(self.uuid))
         except pynvml.NVMLError as error:
-            if not isinstance(error, _REFUSALS):
-                # The handle may be that of a driver that is gone: the next reading gets a new one.
+            if isinstance(error, _DRIVER_GONE):
+                _disconnect()
+            elif not isinstance(error, _REFUSALS):
                 _forget(self.uuid)
             raise NvmlError(f"{what} of {self.name} ({self.uuid}): {error}") from error
 
 
 # A board that refuses a reading is there all the same.
 _REFUSALS = (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission)
+_DRIVER_GONE = (pynvml.NVMLError_Uninitialized, pynvml.NVMLError_DriverNotLoaded)
+
+# More often than any process starts the library; only there to end the loop.
+_MAX_STARTS = 10_000
 
 _lock = threading.Lock()
 _handles: dict[str, Any] = {}
 
 
 def _handle(uuid: str) -> Any:
-    """Return NVML's handle of a board, kept until :func:`_forget`."""
+    """Return NVML's handle of a board, kept until a reading fails."""
     with _lock:
         if uuid not in _handles:
             pynvml.nvmlInit()
@@ -176,30 +193,53 @@ def _handle(uuid: str) -> Any:
 
 
 def _forget(uuid: str) -> None:
+    """Have the next reading of a board ask for a new handle."""
     with _lock:
         _handles.pop(uuid, None)
+
+
+def _disconnect() -> None:
+    """End the connection to a driver that is gone: the next reading connects to the new one.
+
+    NVML counts its starts and ignores all but the first, so it has to be ended as often, those
+    that other code in this process has made included: their handles are dead all the same.
+    """
+    with _lock:
+        _handles.clear()
+        for _ in range(_MAX_STARTS):
+            try:
+                pynvml.nvmlShutdown()
+            except pynvml.NVMLError:
+                return
 
 
 def boards() -> tuple[Board, ...]:
     """Return all boards of the machine, in NVML's order.
 
     Raises:
-        NvmlError: The library is missing, the driver is not loaded, or access is denied.
+        NvmlError: The library is missing, the driver is not loaded, access is denied, or no board
+            answers.
     """
     try:
         pynvml.nvmlInit()
-        found = [_board(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
         raise NvmlError(f"NVML cannot list the GPUs: {error}") from error
-    return tuple(board for board in found if board is not None)
+    found: list[Board] = []
+    failed: list[str] = []
+    for index in range(count):
+        try:
+            found.append(_board(index))
+        except pynvml.NVMLError as error:
+            failed.append(f"GPU {index} is left out, NVML cannot describe it: {error}")
+            logger.warning(failed[-1])
+    if failed and not found:
+        raise NvmlError("; ".join(failed))
+    return tuple(found)
 
 
-def _board(index: int) -> Board | None:
-    """Return a board, or ``None`` if it is lost: the others can be used all the same."""
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    except pynvml.NVMLError_GpuIsLost:
-        return None
+def _board(index: int) -> Board:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     return Board(
         index=index,
         uuid=pynvml.nvmlDeviceGetUUID(handle),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from green_screen import names
 
@@ -21,6 +21,9 @@ class DeviceReading:
         energy_j: By the counter, or else by the integral.
         counter_j: Difference of the energy counter between the window's edges.
         integral_j: Integral of sampled power over the window, by the trapezoid rule.
+        integral_reason: Why `integral_j` is missing; empty if it is not.
+        lag_j: How far `integral_j` can be off because a power reading is the mean of the time
+            before it: the change of power between the edges, times that time.
         resolution_j: How far `energy_j` can be off for the coarseness of its source.
         source: ``nvml_counter``, ``nvml_power`` or ``none``.
         reason: Why `energy_j` is missing or not by the counter; empty if it is.
@@ -30,7 +33,10 @@ class DeviceReading:
         sm_clock_mhz: Clock of the multiprocessors.
         memory_clock_mhz: Clock of the memory.
         memory_used_mib: Highest memory in use by all processes.
-        throttled: Reason -> share of the status readings that gave it.
+        processes: Most processes seen with a compute context on the board.
+        throttled: Reason -> share of the status readings that gave it; ``None`` if none could be
+            read.
+        status_reason: Why readings from temperature on are missing; empty if none is.
     """
 
     device: str
@@ -38,6 +44,8 @@ class DeviceReading:
     energy_j: float
     counter_j: float
     integral_j: float
+    integral_reason: str
+    lag_j: float
     resolution_j: float
     source: str
     reason: str
@@ -47,7 +55,22 @@ class DeviceReading:
     sm_clock_mhz: float
     memory_clock_mhz: float
     memory_used_mib: float
-    throttled: Mapping[str, float] = field(default_factory=dict)
+    processes: float
+    throttled: Mapping[str, float] | None
+    status_reason: str
+
+    @property
+    def disagreement(self) -> float:
+        """``|counter_j - integral_j| / counter_j``."""
+        return abs(self.counter_j - self.integral_j) / self.counter_j if self.counter_j else NAN
+
+    @property
+    def unexplained_disagreement(self) -> float:
+        """The same, less what the counter's steps and the lag of the power reading explain."""
+        if not self.counter_j or math.isnan(self.disagreement):
+            return NAN
+        explained_j = self.resolution_j + self.lag_j
+        return max(0.0, self.disagreement - explained_j / self.counter_j)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +82,8 @@ class CarbonReading:
         gpu_kwh: GPU energy by NVML, read by CodeCarbon itself.
         ram_kwh: RAM energy, always by a model of the installed memory.
         emissions_kg_co2eq: Emissions of the three at the country's mean carbon intensity.
+        cpu_source: How CodeCarbon knows the CPU's energy: ``rapl`` (measured), another counter it
+            names, ``codecarbon_estimate`` (a model) or ``none``.
         reason: Why figures are missing; empty if none is.
     """
 
@@ -66,6 +91,7 @@ class CarbonReading:
     gpu_kwh: float
     ram_kwh: float
     emissions_kg_co2eq: float
+    cpu_source: str
     reason: str
 
     @property
@@ -86,7 +112,6 @@ class EnergyReading:
         energy_j: Joules, by `source`; NaN if they could not be measured.
         counter_j: Joules by the boards' energy counters.
         integral_j: Joules by integrating sampled power.
-        disagreement: ``|counter_j - integral_j| / counter_j``.
         mean_power_w: `energy_j` over `seconds`.
         max_power_w: Sum of the boards' highest sampled powers.
         seconds: Length of the window.
@@ -101,7 +126,6 @@ class EnergyReading:
     energy_j: float
     counter_j: float
     integral_j: float
-    disagreement: float
     mean_power_w: float
     max_power_w: float
     seconds: float
@@ -110,6 +134,29 @@ class EnergyReading:
     reason: str
     devices: tuple[DeviceReading, ...]
     carbon: CarbonReading
+
+    @property
+    def disagreement(self) -> float:
+        """Of counter and integral, as a fraction: the largest of the boards'."""
+        return _max(device.disagreement for device in self.devices)
+
+    @property
+    def unexplained_disagreement(self) -> float:
+        """The same, less what the steps of the one and the lag of the other explain."""
+        return _max(device.unexplained_disagreement for device in self.devices)
+
+    @property
+    def integral_reason(self) -> str:
+        """Why figures by sampled power are missing; empty if none is."""
+        return self._reasons(device.integral_reason for device in self.devices)
+
+    @property
+    def status_reason(self) -> str:
+        """Why figures from temperature to memory are missing; empty if none is."""
+        return self._reasons(device.status_reason for device in self.devices)
+
+    def _reasons(self, reasons: Iterable[str]) -> str:
+        return _joined(reasons) if self.devices else self.reason
 
     @property
     def temperature_c(self) -> float:
@@ -137,21 +184,33 @@ class EnergyReading:
         return sum(device.memory_used_mib for device in self.devices) if self.devices else NAN
 
 
-def machine_reading(name: str, seconds: float, carbon: CarbonReading, reason: str) -> EnergyReading:
-    """Return the reading of a machine without a GPU, which is an estimate; `reason` says why."""
-    energy_j = carbon.estimate_j
+def machine_reading(
+    name: str, seconds: float, carbon: CarbonReading, reason: str, *, uses_gpu: bool
+) -> EnergyReading:
+    """Return the reading of a machine of which no GPU is measured.
+
+    Args:
+        name: The window's name.
+        seconds: Its length.
+        carbon: What CodeCarbon says of it.
+        reason: Why no GPU is measured.
+        uses_gpu: Whether one is used all the same: then an estimate of CPU and RAM is not the
+            energy, and that is missing.
+    """
+    energy_j = NAN if uses_gpu else carbon.estimate_j
+    if math.isnan(energy_j) and not uses_gpu:
+        reason = f"{reason}; {carbon.reason}"
     return EnergyReading(
         name=name,
         energy_j=energy_j,
         counter_j=NAN,
         integral_j=NAN,
-        disagreement=NAN,
         mean_power_w=energy_j / seconds if seconds > 0 else NAN,
         max_power_w=NAN,
         seconds=seconds,
         resolution_j=NAN,
-        source=names.SOURCE_ESTIMATE,
-        reason=f"{reason}; {carbon.reason}" if math.isnan(energy_j) else reason,
+        source=names.SOURCE_NONE if uses_gpu else names.SOURCE_ESTIMATE,
+        reason=reason,
         devices=(),
         carbon=carbon,
     )
@@ -172,16 +231,19 @@ def devices_reading(
         energy_j=energy_j,
         counter_j=counter_j,
         integral_j=integral_j,
-        disagreement=abs(counter_j - integral_j) / counter_j if counter_j > 0 else NAN,
         mean_power_w=energy_j / seconds if seconds > 0 else NAN,
         max_power_w=sum(device.max_power_w for device in devices),
         seconds=seconds,
         resolution_j=sum(device.resolution_j for device in devices),
         source=source,
-        reason="; ".join(device.reason for device in devices if device.reason),
+        reason=_joined(device.reason for device in devices),
         devices=devices,
         carbon=carbon,
     )
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def _max(values: Iterable[float]) -> float:

@@ -70,6 +70,8 @@ class BoardTrace:
         self._gaps: list[_Gap] = []
         self._status_times_s: list[float] = []
         self._statuses: list[Status] = []
+        # A counter that is read by two threads must be compared in the order of the readings.
+        self._counter_lock = threading.Lock()
         self._last_counter_j = -math.inf
         self._resets = 0
 
@@ -95,9 +97,9 @@ class BoardTrace:
     def mark(self) -> BoardMark:
         """Return the point that is now."""
         now = self._clock()
-        counter_j, error = self._read_counter()
+        counter_j, resets, error = self._read_counter()
         with self._lock:
-            return BoardMark(now, counter_j, self._integral_at(now), self._resets, error)
+            return BoardMark(now, counter_j, self._integral_at(now), resets, error)
 
     def between(self, start: BoardMark, end: BoardMark) -> DeviceReading:
         """Return the reading of the window between two marks.
@@ -110,6 +112,7 @@ class BoardTrace:
         with self._lock:
             gap_reason = self._gap_reason(start.time_s, end.time_s)
             powers_w = _slice(self._times_s, self._powers_w, start.time_s, end.time_s)
+            change_w = self._power_at(end.time_s) - self._power_at(start.time_s)
             statuses = _slice(self._status_times_s, self._statuses, start.time_s, end.time_s)
         integral_j = NAN if gap_reason else end.integral_j - start.integral_j
         max_power_w, min_power_w = max(powers_w, default=NAN), min(powers_w, default=NAN)
@@ -131,6 +134,8 @@ class BoardTrace:
             energy_j=energy_j,
             counter_j=counter_j,
             integral_j=integral_j,
+            integral_reason=gap_reason,
+            lag_j=POWER_AVERAGING_S * abs(change_w),
             resolution_j=resolution_j,
             source=source,
             reason=reason,
@@ -139,8 +144,12 @@ class BoardTrace:
             utilization_percent=_mean([s.utilization_percent for s in statuses]),
             sm_clock_mhz=_mean([s.sm_clock_mhz for s in statuses]),
             memory_clock_mhz=_mean([s.memory_clock_mhz for s in statuses]),
-            memory_used_mib=max((s.memory_used_mib for s in statuses), default=NAN),
+            memory_used_mib=_max([s.memory_used_mib for s in statuses]),
+            processes=_max([s.processes for s in statuses]),
             throttled=_throttled(statuses),
+            status_reason="; ".join(dict.fromkeys(s.reason for s in statuses if s.reason))
+            if statuses
+            else f"no status reading of {self.board.name} ({self.board.uuid})",
         )
 
     def _append(self, now: float, power_w: float) -> None:
@@ -175,6 +184,11 @@ class BoardTrace:
             return ""
         return f"no sample for {seconds:.1f} s of {self.board.name} ({self.board.uuid})"
 
+    def _power_at(self, now: float) -> float:
+        """Return the last power sampled until then."""
+        count = bisect.bisect_right(self._times_s, now)
+        return self._powers_w[count - 1] if count else NAN
+
     def _integral_at(self, now: float) -> float:
         """Return the integral up to now, which may be a little after the last sample.
 
@@ -185,16 +199,17 @@ class BoardTrace:
             return NAN
         return self._integrals_j[-1] + self._powers_w[-1] * max(0.0, now - self._times_s[-1])
 
-    def _read_counter(self) -> tuple[float, str]:
-        try:
-            counter_j = self.board.energy_j()
-        except NvmlError as error:
-            return NAN, str(error)
-        with self._lock:
+    def _read_counter(self) -> tuple[float, int, str]:
+        """Return the counter, how often it has fallen so far, and why it is NaN if it is."""
+        with self._counter_lock:
+            try:
+                counter_j = self.board.energy_j()
+            except NvmlError as error:
+                return NAN, self._resets, str(error)
             if counter_j < self._last_counter_j:
                 self._resets += 1
             self._last_counter_j = counter_j
-        return counter_j, ""
+            return counter_j, self._resets, ""
 
 
 def _counter_difference(start: BoardMark, end: BoardMark) -> tuple[float, str]:
@@ -221,6 +236,14 @@ def _mean(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else NAN
 
 
-def _throttled(statuses: Sequence[Status]) -> dict[str, float]:
-    counts = Counter(reason for status in statuses for reason in status.throttle_reasons)
-    return {reason: count / len(statuses) for reason, count in sorted(counts.items())}
+def _max(values: Sequence[float]) -> float:
+    return max((value for value in values if not math.isnan(value)), default=NAN)
+
+
+def _throttled(statuses: Sequence[Status]) -> dict[str, float] | None:
+    """Return the share of the readings that gave each reason; ``None`` if none could be read."""
+    known = [s.throttle_reasons for s in statuses if s.throttle_reasons is not None]
+    if not known:
+        return None
+    counts = Counter(reason for reasons in known for reason in reasons)
+    return {reason: count / len(known) for reason, count in sorted(counts.items())}

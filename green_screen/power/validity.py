@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MAX_DISAGREEMENT = 0.02
 # Leakage grows with temperature: the same work takes more energy on a hot board. Idle boards of
@@ -15,13 +15,15 @@ MAX_CLOCK_DEVIATION = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a run saw of its measuring conditions; NaN for what it could not see.
+    """What a run saw of its measuring conditions; NaN or ``None`` for what it could not see.
 
     Attributes:
-        other_processes: Most processes beside this one seen on its GPUs.
+        other_processes: Most processes beside this one seen on one of its GPUs.
         throttled: Reason -> share of the steady readings that gave it.
         start_temperature_c: Of the hottest GPU before the run.
-        disagreement: Of counter and integral over the steady epochs, as a fraction.
+        sm_clock_mhz: Mean over the steady epochs.
+        disagreement: Of counter and integral over the steady state, as a fraction, beyond what the
+            resolution of the one and the lag of the other explain.
         steady_window_s: Length of the steady epochs.
         min_window_s: What it should be at least.
         incomplete: Why a part of the run was not measured; empty if all was.
@@ -29,9 +31,10 @@ class Evidence:
         device_mismatch: How the GPUs of the framework and of NVML differ; empty if they agree.
     """
 
-    other_processes: int = 0
-    throttled: Mapping[str, float] = field(default_factory=dict)
+    other_processes: float = math.nan
+    throttled: Mapping[str, float] | None = None
     start_temperature_c: float = math.nan
+    sm_clock_mhz: float = math.nan
     disagreement: float = math.nan
     steady_window_s: float = math.nan
     min_window_s: float = 0.0
@@ -43,20 +46,21 @@ class Evidence:
 def reasons(evidence: Evidence) -> tuple[str, ...]:
     """Return why the measurement should not be trusted; empty if nothing speaks against it.
 
-    Comparisons with NaN are false: what was not seen is not held against a run.
+    Comparisons with NaN are false: what was not seen is not held against a run, and
+    :func:`unchecked` tells it.
     """
     found: list[str] = []
     if evidence.incomplete:
         found.append(f"incomplete: {evidence.incomplete}")
-    if evidence.device_mismatch:
+    if evidence.device_mismatch and evidence.device_mismatch != evidence.incomplete:
         found.append(evidence.device_mismatch)
     if evidence.other_processes > 0:
-        found.append(f"{evidence.other_processes} other processes on the GPU")
+        found.append(f"{evidence.other_processes:.0f} other processes on the GPU")
     if evidence.shared_mig > 0:
         found.append(
             f"{evidence.shared_mig} other MIG instances on the board, whose energy is counted too"
         )
-    for reason, share in evidence.throttled.items():
+    for reason, share in (evidence.throttled or {}).items():
         found.append(f"throttled: {reason} in {share:.0%} of the readings")
     if evidence.start_temperature_c > MAX_START_TEMPERATURE_C:
         found.append(
@@ -73,6 +77,18 @@ def reasons(evidence: Evidence) -> tuple[str, ...]:
             f"shorter than {evidence.min_window_s:.1f} s"
         )
     return tuple(found)
+
+
+def unchecked(evidence: Evidence) -> tuple[str, ...]:
+    """Return which of the rules for a GPU could not be checked for want of a reading."""
+    rules = {
+        "other processes": math.isnan(evidence.other_processes),
+        "throttling": evidence.throttled is None,
+        "start temperature": math.isnan(evidence.start_temperature_c),
+        "clocks": math.isnan(evidence.sm_clock_mhz),
+        "counter against integral": math.isnan(evidence.disagreement),
+    }
+    return tuple(rule for rule, lacks in rules.items() if lacks)
 
 
 def clock_reason(sm_clock_mhz: float, baseline_sm_clock_mhz: float) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 from green_screen.power.nvml import Board, NvmlError, boards, mig_uuids
 
@@ -68,6 +68,21 @@ def visible_boards(
     return tuple(selected)
 
 
+def pin_first_board(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have CUDA show this process the first of its visible boards only, by its identifier.
+
+    A training uses one GPU. Call this before CUDA starts: TensorFlow would hold, and the meter
+    measure, the others too, and the identifier makes sure that both mean the same board. Where no
+    board can be seen the environment is left as it is.
+    """
+    try:
+        boards = visible_boards(environment)
+    except NvmlError:
+        return
+    if boards:
+        environment["CUDA_VISIBLE_DEVICES"] = boards[0].mig_uuid or boards[0].uuid
+
+
 def _first_device(board: Board) -> Board:
     """Return the board, or in MIG mode its first instance."""
     instances = mig_uuids(board)
@@ -119,11 +134,11 @@ def _cuda_order(present: Sequence[Board]) -> Sequence[Board]:
             "the machine has boards of different kinds and CUDA does not say how it numbers "
             f"them ({error}): set CUDA_DEVICE_ORDER=PCI_BUS_ID or select by GPU- identifiers"
         ) from error
-    by_bus_id = {_normal(board.pci_bus_id): board for board in present}
-    return [by_bus_id[_normal(line)] for line in answer.stdout.split()]
+    by_bus_id = {bus_address(board.pci_bus_id): board for board in present}
+    return [by_bus_id[bus_address(line)] for line in answer.stdout.split()]
 
 
-def _normal(pci_bus_id: str) -> tuple[int, int, int]:
+def bus_address(pci_bus_id: str) -> tuple[int, int, int]:
     """Return (domain, bus, device) of ``[domain:]bus:device.function``."""
     *domain, bus, rest = pci_bus_id.split(":")
     return int(domain[0], 16) if domain else 0, int(bus, 16), int(rest.split(".")[0], 16)

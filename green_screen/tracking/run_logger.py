@@ -60,8 +60,14 @@ class RunLogger:
         self._log({"op": "tags", "tags": texts})
 
     def missing(self, metrics: Mapping[str, float], reason: str) -> None:
-        """Say why each NaN among `metrics` is missing, as a tag beside it."""
+        """Say why each NaN among `metrics` is missing, as a tag beside it.
+
+        Raises:
+            ValueError: One is missing and the reason is empty.
+        """
         gaps = [key for key, value in metrics.items() if math.isnan(value)]
+        if gaps and not reason:
+            raise ValueError(f"a missing metric needs a reason, but {', '.join(gaps)} has none")
         self.tags({names.MISSING_PREFIX + key: reason for key in gaps})
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:

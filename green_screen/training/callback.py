@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from green_screen.training.measurement import RunMeasurement
 
 if TYPE_CHECKING:
     from green_screen.tracking import RunLogger
+
+logger = logging.getLogger(__name__)
 
 # Column of logs.csv -> metric, after `epoch` and `time`. The names up to energy_J are older than
 # this project: published logs of runs have them.
@@ -45,13 +49,23 @@ _COLUMNS: dict[str, str] = {
 }
 _HEADER = ("epoch", "time", *_COLUMNS)
 
+# What Keras calls an accuracy, the plainest first: a top-5 accuracy also ends in "accuracy".
+_ACCURACIES = (
+    "accuracy",
+    "acc",
+    "categorical_accuracy",
+    "sparse_categorical_accuracy",
+    "binary_accuracy",
+)
+
 
 class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Measures each epoch of ``model.fit`` and writes what it finds.
 
     ``logs.csv`` gets a row ``pre`` (the machine waiting), one an epoch, and a row ``post``; `time`
     is in seconds since the row ``pre``. ``parameters.yaml`` says what was run. If an MLflow run is
-    active, each epoch's metrics go there too, and the run's figures at the end.
+    active, each epoch's metrics go there too, and the run's figures at the end. If its server
+    fails, the training goes on, and the rest of its figures is in the files alone.
 
     Example::
 
@@ -87,7 +101,10 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._images = images_per_epoch
         self._shared = measurement
         self._own: RunMeasurement | None = None
-        self._logger = logger
+        # Keras tells a callback nothing of a fit that fails: what it has started ends with it.
+        self._abort: Callable[[], object] = lambda: None
+        self._given_logger = logger
+        self._logger: RunLogger | None = None
         self._start_s: float | None = None
         self._further = 0
         self._explained: set[str] = set()
@@ -107,14 +124,14 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Start the measurement, unless one is under way, and write the row ``pre``."""
         if self._shared is None:
-            if self._own is not None:
-                # The last fit ended by an error, of which Keras tells a callback nothing.
-                self._own.__exit__(RuntimeError, None, None)
+            self._abort()  # of the last fit, if that failed
             self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
+            self._abort = weakref.finalize(self, self._own.abort)
             self._own.__enter__()
             self._start_s = None
+            self._further = 0
             self._explained.clear()
-            self._logger = self._logger or _active_logger()
+        self._logger = self._given_logger or _active_logger()
         if self._start_s is None:
             self._start_s = time.perf_counter()
             self._write_header()
@@ -125,12 +142,17 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.measurement.begin_epoch(epoch)
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Begin the validation's window; Keras 2 validates before it ends the epoch."""
-        self.measurement.begin_validation()
+        """Begin the validation's window; Keras 2 validates before it ends the epoch.
+
+        In ``model.evaluate`` outside of ``fit`` there is nothing to do.
+        """
+        if self._shared or self._own:
+            self.measurement.begin_validation()
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
         """End the validation's window."""
-        self.measurement.end_validation()
+        if self._shared or self._own:
+            self.measurement.end_validation()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """End the epoch's window, write its row and log its metrics."""
@@ -143,9 +165,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             step, metrics = epoch, {**_keras_metrics(logs or {}), **measured}
             metrics[names.LEARNING_RATE] = self._learning_rate()
             self._write_row(str(epoch), metrics)
-        if self._logger is not None:
-            self._logger.metrics(metrics, step=step)
-            self._explain(measured, self._logger)
+        self._log(lambda log: log.metrics(metrics, step=step))
+        self._explain(self.measurement.missing)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """End the callback's own measurement and write the rest."""
@@ -153,12 +174,12 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         measurement, self._own = self._own, None
         measurement.__exit__(None, None, None)
+        self._abort()  # there is nothing left to stop
         summary = measurement.summary(self._images)
         self._finish(measurement, {"model": self.model.name})
-        if self._logger is not None:
-            self._logger.metrics(summary.metrics)
-            self._logger.tags(summary.tags)
-            self._logger.tags({names.MISSING_PREFIX + k: v for k, v in summary.missing.items()})
+        self._log(lambda log: log.metrics(summary.metrics))
+        self._log(lambda log: log.tags(summary.tags))
+        self._explain(summary.missing)
 
     def finish(self, parameters: Mapping[str, Any]) -> None:
         """Write the row ``post`` and ``parameters.yaml``, for a measurement given from outside.
@@ -174,12 +195,31 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
         (self.directory / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
 
-    def _explain(self, measured: Mapping[str, float], logger: RunLogger) -> None:
+    def _explain(self, missing: Mapping[str, str]) -> None:
         """Say once for each metric why it is missing."""
-        gaps = {k: v for k, v in measured.items() if math.isnan(v) and k not in self._explained}
-        if gaps:
-            logger.missing(gaps, self.measurement.missing_reason)
-            self._explained.update(gaps)
+        tags = {names.MISSING_PREFIX + k: v for k, v in missing.items() if k not in self._explained}
+        if tags:
+            self._log(lambda log: log.tags(tags))
+            self._explained.update(missing)
+
+    def _log(self, write: Callable[[RunLogger], None]) -> None:
+        """Log to the run if there is one; a server that fails is left alone from then on.
+
+        No measurement is worth a training that was under way, and the files have all of it.
+        """
+        if self._logger is None:
+            return
+        try:
+            write(self._logger)
+        except Exception as error:
+            self._logger = None
+            logger.warning(
+                "the MLflow server failed (%s: %s): the training goes on, and what it measures "
+                "from here is in %s alone",
+                type(error).__name__,
+                error,
+                self._csv,
+            )
 
     def _learning_rate(self) -> float:
         rate = self.model.optimizer.learning_rate
@@ -218,13 +258,19 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
 def _keras_metrics(logs: Mapping[str, float]) -> dict[str, float]:
     """Return loss and accuracy under our names, whichever accuracy the model was compiled with."""
     found: dict[str, float] = {}
-    for key, value in logs.items():
-        prefix = "val_" if key.startswith("val_") else ""
-        bare = key.removeprefix("val_")
-        if bare == "loss":
-            found[prefix + names.LOSS] = float(value)
-        elif bare.endswith(("accuracy", "acc")):
-            found.setdefault(prefix + names.ACCURACY, float(value))
+    for prefix in ("", "val_"):
+        loss = logs.get(prefix + "loss")
+        if loss is not None:
+            found[prefix + names.LOSS] = float(loss)
+        others = (
+            key
+            for key in logs
+            if key.startswith("val_") == bool(prefix) and key.endswith(("accuracy", "acc"))
+        )
+        for key in (*(prefix + name for name in _ACCURACIES), *others):
+            if key in logs:
+                found[prefix + names.ACCURACY] = float(logs[key])
+                break
     return found
 
 

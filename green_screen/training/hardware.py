@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import psutil
 import tensorflow as tf
+
+from green_screen import names
 
 
 def hardware_tags() -> dict[str, str]:
     """Return the names of the processors and the versions that a measurement depends on."""
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in _gpus()]
     tags = {
-        "cpu_name": _cpu_name(),
-        "cpu_cores": str(
+        names.TAG_CPU_NAME: _cpu_name(),
+        names.TAG_CPU_CORES: str(
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         ),
-        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
-        "operating_system": platform.platform(),
-        "tensorflow_version": tf.__version__,
-        "gpu_name": ", ".join(gpu.get("device_name", "unknown") for gpu in gpus) or "none",
+        names.TAG_MEMORY_GIB: f"{psutil.virtual_memory().total / 2**30:.1f}",
+        names.TAG_OPERATING_SYSTEM: platform.platform(),
+        names.TAG_TENSORFLOW_VERSION: tf.__version__,
+        names.TAG_GPU_NAME: ", ".join(gpu.get("device_name", "unknown") for gpu in gpus) or "none",
     }
     if gpus:
-        tags["gpu_driver"] = _driver()
+        tags[names.TAG_GPU_DRIVER] = _driver()
         build = tf.sysconfig.get_build_info()
-        tags["cuda_version"] = str(build.get("cuda_version", "unknown"))
-        tags["cudnn_version"] = str(build.get("cudnn_version", "unknown"))
+        tags[names.TAG_CUDA_VERSION] = str(build.get("cuda_version", "unknown"))
+        tags[names.TAG_CUDNN_VERSION] = str(build.get("cudnn_version", "unknown"))
     return tags
 
 
@@ -47,6 +50,16 @@ def _cpu_name() -> str:
 
 
 def _driver() -> str:
-    """Return the NVIDIA driver's description of itself."""
-    version = Path("/proc/driver/nvidia/version")
-    return version.read_text(encoding="utf-8").splitlines()[0] if version.exists() else "unknown"
+    described = Path("/proc/driver/nvidia/version")
+    return (
+        driver_version(described.read_text(encoding="utf-8")) if described.exists() else "unknown"
+    )
+
+
+def driver_version(description: str) -> str:
+    """Return the version in the NVIDIA driver's description of itself.
+
+    Its first line is such as ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun ...``
+    """
+    found = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", description, re.MULTILINE)
+    return found.group(1) if found else "unknown"

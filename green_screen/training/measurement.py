@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
 from green_screen.power import idle, rapl
 from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
-from green_screen.power.nvml import NvmlError
-from green_screen.training.energy_summary import MeasurementSummary, epoch_metrics, summarize
+from green_screen.power.nvml import Board, NvmlError
+from green_screen.training.energy_summary import (
+    MeasurementSummary,
+    epoch_metrics,
+    epoch_missing,
+    summarize,
+)
 from green_screen.training.run_record import Epoch, RunRecord
-from green_screen.training.used_gpus import measurable_gpus, synchronize_gpu
+from green_screen.training.used_gpus import measurable_gpus, other_boards, synchronize_gpu
 
 __all__ = ["MeasurementSummary", "RunMeasurement", "synchronize_gpu"]
 
@@ -51,7 +56,11 @@ class RunMeasurement:
         """Prepare; measuring starts with the ``with`` block."""
         self._gpus, self._mismatch = measurable_gpus()
         self._meter = EnergyMeter(
-            sample_hz=sample_hz, synchronize=synchronize, country=country, gpus=self._gpus
+            sample_hz=sample_hz,
+            synchronize=synchronize,
+            country=country,
+            gpus=self._gpus,
+            unmeasured=self._mismatch,
         )
         self._given_min_window_s = min_window_s
         self._phases: list[EnergyReading] = []
@@ -65,7 +74,8 @@ class RunMeasurement:
         self._last: Mark | None = None
         self._idle_before: EnergyReading | None = None
         self._idle_after: EnergyReading | None = None
-        self._other_processes = 0
+        self._steady_marks: tuple[Mark, Mark] | None = None
+        self._missing: dict[str, str] = {}
 
     @property
     def on_gpu(self) -> bool:
@@ -87,7 +97,8 @@ class RunMeasurement:
         """The shortest steady window to trust, in seconds."""
         if self._given_min_window_s is not None:
             return self._given_min_window_s
-        return MIN_WINDOW_GPU_S if self.on_gpu else MIN_WINDOW_CPU_S
+        # By what the training uses, measured or not.
+        return MIN_WINDOW_GPU_S if self._gpus or self._mismatch else MIN_WINDOW_CPU_S
 
     def __enter__(self) -> RunMeasurement:
         """Start the meter, measure idle power, and open the run."""
@@ -98,12 +109,19 @@ class RunMeasurement:
         except BaseException:
             self._meter.__exit__(None, None, None)
             raise
-        if self._meter.no_gpu_reason:
+        if self._mismatch:
+            logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
+        elif self._meter.no_gpu_reason:
             logger.info("energy is CodeCarbon's estimate: %s", self._meter.no_gpu_reason)
-        source = rapl.cpu_source()
-        if source.hint:
-            logger.log(logging.WARNING if source.can_be_allowed else logging.INFO, source.hint)
+        if self._idle_before.carbon.cpu_source != rapl.SOURCE_RAPL:
+            source = rapl.cpu_source()
+            hint = source.hint or "RAPL can be read, but CodeCarbon does not use it"
+            logger.log(logging.WARNING if source.can_be_allowed else logging.INFO, hint)
         return self
+
+    def abort(self) -> None:
+        """Stop everything at once, after a training that failed."""
+        self._meter.__exit__(None, None, None)
 
     def __exit__(
         self,
@@ -187,9 +205,13 @@ class RunMeasurement:
         self._epochs.append(epoch)
         if not epoch.further:
             self._last = end
+        if self.steady_epochs:
+            first = self._steady_marks[0] if self._steady_marks else self._epoch_start
+            self._steady_marks = (first, end)
         self._epoch_start = self._validation = None
-        self._count_processes()
-        return epoch_metrics(epoch, images)
+        metrics = epoch_metrics(epoch, images)
+        self._missing = epoch_missing(epoch, metrics)
+        return metrics
 
     def further_epochs_needed(self) -> int:
         """Return how many epochs more would make the steady window long enough.
@@ -207,10 +229,9 @@ class RunMeasurement:
         return math.ceil(missing_s / mean_s)
 
     @property
-    def missing_reason(self) -> str:
-        """Why figures of the last epoch are NaN; empty if none is."""
-        reading = self._epochs[-1].reading
-        return "; ".join(reason for reason in (reading.reason, reading.carbon.reason) if reason)
+    def missing(self) -> Mapping[str, str]:
+        """Why each metric of the last epoch that is NaN is so."""
+        return self._missing
 
     @property
     def steady_epochs(self) -> Sequence[Epoch]:
@@ -226,17 +247,22 @@ class RunMeasurement:
         if self._first is None or self._last is None:
             raise RuntimeError("nothing was measured: use the measurement in a `with` block")
         self._measure_idle_after()
+        boards = self._meter.boards
+        # Only a process with several boards can take one for another; TensorFlow has its devices
+        # by now.
+        mismatch = self._mismatch or (other_boards(boards) if len(boards) > 1 else "")
+        span = self._steady_marks
         record = RunRecord(
             total=self._meter.between(self._first, self._last, "run"),
             phases=tuple(self._phases),
             epochs=tuple(self._epochs),
+            steady_span=self._meter.between(*span, "steady state") if span else None,
             idle_before=self._idle_before,
             idle_after=self._idle_after,
-            boards=self._meter.boards,
+            boards=boards,
+            power_limits_w=tuple(_power_limit_w(board) for board in boards),
             min_window_s=self.min_window_s,
-            cpu_source=rapl.cpu_source().source,
-            other_processes=self._other_processes,
-            device_mismatch=self._mismatch,
+            device_mismatch=mismatch,
         )
         return summarize(record, images_per_epoch)
 
@@ -248,16 +274,10 @@ class RunMeasurement:
         if self._idle_after is None and self._meter.running:
             self._idle_after = idle.measure_idle(self._meter, after_work=True)
 
-    def _count_processes(self) -> None:
-        """Keep the highest number of processes beside this one on any board.
 
-        This process has a context on the board, so one of those found is itself; in a container
-        its id there is not the one it knows.
-        """
-        for board in self._meter.boards:
-            try:
-                others = len(board.process_ids()) - 1
-            except NvmlError as error:
-                logger.debug("%s", error)
-            else:
-                self._other_processes = max(self._other_processes, others)
+def _power_limit_w(board: Board) -> float:
+    try:
+        return board.power_limit_w()
+    except NvmlError as error:
+        logger.debug("%s", error)
+        return math.nan

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from green_screen.power.idle import idle_power_w
 from green_screen.power.meter import EnergyReading
 from green_screen.power.nvml import Board
 
@@ -46,24 +45,25 @@ class RunRecord:
         total: From the start to the end of the last phase or epoch, further ones apart.
         phases: The named phases in order.
         epochs: The epochs in order.
+        steady_span: From the beginning of the first steady epoch to the end of the last, with all
+            that lies between; ``None`` without any.
         idle_before: The machine waiting before the run.
         idle_after: The same after it.
         boards: The boards measured.
+        power_limits_w: The power that each is held to; NaN if it does not tell.
         min_window_s: Shortest steady window to trust.
-        cpu_source: ``rapl`` or ``codecarbon_estimate``.
-        other_processes: Most processes seen beside this one on a board.
         device_mismatch: How the GPUs of TensorFlow and NVML differ; empty if they agree.
     """
 
     total: EnergyReading
     phases: tuple[EnergyReading, ...]
     epochs: tuple[Epoch, ...]
+    steady_span: EnergyReading | None
     idle_before: EnergyReading | None
     idle_after: EnergyReading | None
     boards: tuple[Board, ...]
     min_window_s: float
-    cpu_source: str
-    other_processes: int
+    power_limits_w: tuple[float, ...]
     device_mismatch: str
 
     @property
@@ -80,12 +80,6 @@ class RunRecord:
     def whole_steady(self) -> tuple[Epoch, ...]:
         """The steady epochs without a gap: one that has a gap says nothing about the others."""
         return tuple(e for e in self.steady if not math.isnan(e.reading.energy_j + e.train_j))
-
-    @property
-    def idle_power_w(self) -> float:
-        """Mean of the idle power before and after."""
-        known = [r for r in (self.idle_before, self.idle_after) if r is not None]
-        return mean(idle_power_w(reading) for reading in known)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from green_screen.power.nvml import NvmlError
-from green_screen.power.visible import visible_boards
+import logging
+import re
+from collections.abc import Sequence
+
+from green_screen.power.nvml import Board, NvmlError
+from green_screen.power.visible import bus_address, visible_boards
+
+logger = logging.getLogger(__name__)
 
 
 def synchronize_gpu() -> None:
@@ -32,3 +38,40 @@ def measurable_gpus() -> tuple[tuple[int, ...], str]:
     if len(measurable) == len(used):
         return measurable, ""
     return measurable, f"TensorFlow uses {len(used)} GPUs, of which NVML shows {shown}{reason}"
+
+
+def other_boards(boards: Sequence[Board]) -> str:
+    """Return in words where TensorFlow's GPUs are not these boards; empty if they are.
+
+    Ask when TensorFlow has its devices already: it makes them to answer. What it cannot answer is
+    held against nobody.
+    """
+    try:
+        from tensorflow.python.client import device_lib
+        from tensorflow.python.eager import context
+
+        # With the user's own options, above all for the growth of the memory it takes.
+        devices = device_lib.list_local_devices(session_config=context.context().config)
+        used = pci_bus_ids([d.physical_device_desc for d in devices if d.device_type == "GPU"])
+        measured = {bus_address(board.pci_bus_id): board.pci_bus_id for board in boards}
+        differing = {bus_address(bus_id): bus_id for bus_id in used}
+        lacking = [text for address, text in differing.items() if address not in measured]
+    except Exception:
+        logger.debug("TensorFlow does not say on which boards its GPUs are", exc_info=True)
+        return ""
+    if not lacking:
+        return ""
+    return (
+        f"TensorFlow uses the GPUs at {', '.join(lacking)}, but those measured are at "
+        f"{', '.join(measured.values())}"
+    )
+
+
+def pci_bus_ids(descriptions: Sequence[str]) -> tuple[str, ...]:
+    """Return the PCI bus ids in TensorFlow's descriptions of GPUs.
+
+    A description reads ``device: 0, name: NVIDIA H200, pci bus id: 0000:19:00.0, compute
+    capability: 9.0``; one without a bus id is left out.
+    """
+    found = (re.search(r"pci bus id: ([0-9a-fA-F:.]+)", text) for text in descriptions)
+    return tuple(match.group(1) for match in found if match)

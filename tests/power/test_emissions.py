@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
 from green_screen.power import emissions
 from green_screen.power.emissions import CarbonTotals, CarbonTracker
+from green_screen.power.reading import CarbonReading
+
+
+def between(*totals: CarbonTotals | None, with_gpu: bool) -> CarbonReading:
+    return emissions.between(*totals, with_gpu=with_gpu, cpu_source="rapl")
 
 
 def test_totals_rise_and_stop():
@@ -33,7 +41,7 @@ def test_totals_rise_and_stop():
     assert second.emissions_kg > first.emissions_kg
     assert third.ram_kwh > second.ram_kwh
     assert second.gpu_kwh == 0.0
-    reading = emissions.between(first, second, with_gpu=False)
+    reading = between(first, second, with_gpu=False)
     assert math.isnan(reading.gpu_kwh)  # no sensor: missing, not 0
     assert reading.emissions_kg_co2eq > 0
     assert reading.reason == ""
@@ -55,22 +63,37 @@ def test_emissions_follow_the_country():
 def test_between_two_measurements_the_rate_is_carried_on():
     before = CarbonTotals(10.0, 1.0, 2.0, 3.0, 4.0)
     last = CarbonTotals(12.0, 1.2, 2.4, 3.6, 4.8)
-    later = dataclasses.astuple(last.at(12.5, before))
-    assert later == pytest.approx((12.5, 1.25, 2.5, 3.75, 5.0))
+    later = last.at(12.5, before)
+    assert dataclasses.astuple(later)[:5] == pytest.approx((12.5, 1.25, 2.5, 3.75, 5.0))
 
 
 @pytest.mark.parametrize("lacking", ["cpu", "gpu", "ram"])
 def test_a_zero_is_a_missing_sensor_and_takes_the_emissions_with_it(lacking):
     start = CarbonTotals(0.0, 1.0, 1.0, 1.0, 1.0)
     parts = {"cpu_kwh": 2.0, "gpu_kwh": 2.0, "ram_kwh": 2.0, f"{lacking}_kwh": 1.0}
-    reading = emissions.between(start, CarbonTotals(1.0, emissions_kg=2.0, **parts), with_gpu=True)
+    reading = between(start, CarbonTotals(1.0, emissions_kg=2.0, **parts), with_gpu=True)
     assert math.isnan(getattr(reading, f"{lacking}_kwh"))
     assert math.isnan(reading.emissions_kg_co2eq)
     assert lacking in reading.reason
 
 
+@pytest.mark.parametrize("lacking", ["cpu", "gpu", "ram"])
+def test_a_component_that_was_silent_for_a_part_of_the_window_is_missing(lacking):
+    place = ("cpu", "gpu", "ram").index(lacking)
+    totals = [CarbonTotals(float(n), n, n, n, n) for n in range(4)]
+    silent = tuple(int(place == i) for i in range(3))
+    totals[2:] = [dataclasses.replace(total, silent=silent) for total in totals[2:]]
+    for start, end in ((0, 2), (0, 3), (1, 3)):
+        reading = between(totals[start], totals[end], with_gpu=True)
+        assert math.isnan(getattr(reading, f"{lacking}_kwh"))
+        assert math.isnan(reading.emissions_kg_co2eq)
+        assert f"no figure for {lacking} in a part of the time" in reading.reason
+    for start, end in ((0, 1), (2, 3)):  # before it fell silent, and after it came back
+        assert between(totals[start], totals[end], with_gpu=True).reason == ""
+
+
 def test_no_figures_are_missing_figures():
-    reading = emissions.between(None, CarbonTotals(), with_gpu=False)
+    reading = between(None, CarbonTotals(), with_gpu=False)
     assert math.isnan(reading.cpu_kwh) and math.isnan(reading.emissions_kg_co2eq)
     assert "no figures" in reading.reason
 
@@ -82,23 +105,41 @@ def test_a_country_without_a_carbon_intensity_is_refused(country):
 
 
 _OFFLINE = """
-import socket, time
+import json, socket, time
+attempts = []
 def refuse(*args, **kwargs):
-    raise AssertionError("the network was used")
-socket.socket.connect = refuse
-socket.getaddrinfo = refuse
+    attempts.append(repr(args))  # a library may swallow the error
+    raise OSError("no network here")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 from green_screen import EnergyMeter
 with EnergyMeter() as meter:
-    with meter.window("work") as window:
-        time.sleep(0.3)
-print(window.reading.source, window.reading.carbon.gpu_kwh, window.reading.energy_j / 3.6e6)
+    began_s = time.perf_counter()
+    with meter.window("first") as first:
+        time.sleep(0.2)
+    first_s = time.perf_counter() - began_s
+    time.sleep(0.3)
+    with meter.window("second") as second:
+        time.sleep(1.0)
+    time.sleep(0.3)
+    with meter.window("third") as third:
+        time.sleep(0.5)
+def content(window):
+    reading = window.reading
+    return {"source": reading.source, "seconds": reading.seconds, "joules": reading.energy_j,
+            "cpu_j": reading.carbon.cpu_kwh * 3.6e6, "ram_j": reading.carbon.ram_kwh * 3.6e6,
+            "gpu_j": reading.carbon.gpu_kwh * 3.6e6, "reason": reading.carbon.reason,
+            "kg": reading.carbon.emissions_kg_co2eq, "cpu_source": reading.carbon.cpu_source}
+print(json.dumps({"attempts": attempts, "first_s": first_s,
+                  "windows": [content(w) for w in (first, second, third)]}))
 """
 
 
-def run_offline(environment: dict[str, str], folder: Path) -> list[str]:
+def run_offline(environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Measure three windows in a process of their own and return what they say."""
+    path = os.pathsep.join(p for p in (environment.get("PYTHONPATH"), os.getcwd()) if p)
     done = subprocess.run(
         [sys.executable, "-c", _OFFLINE],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, "PYTHONPATH": path},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -107,12 +148,33 @@ def run_offline(environment: dict[str, str], folder: Path) -> list[str]:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert not [path.name for path in folder.iterdir() if path.suffix == ".csv"]
-    return done.stdout.splitlines()
+    (line,) = done.stdout.splitlines()
+    content = json.loads(line)
+    assert content["attempts"] == []
+    return content
 
 
-def test_nothing_is_printed_no_file_is_written_and_no_network_is_used(tmp_path):
-    (line,) = run_offline({"PYTHONPATH": os.getcwd()}, tmp_path)
-    assert line.startswith("codecarbon_estimate nan")
+def test_it_is_silent_and_offline_and_heeds_no_configuration_from_outside(tmp_path):
+    plain = run_offline({}, tmp_path)
+    first = plain["windows"][0]
+    assert first["source"] == "codecarbon_estimate" and math.isnan(first["gpu_j"])
+    # What CodeCarbon loads at its first reading is not the first window's time.
+    assert plain["first_s"] == pytest.approx(0.2, abs=0.1)
+    assert first["seconds"] == pytest.approx(0.2, abs=0.1)
+    settings = "pue=3.0\nforce_ram_power=1000\nforce_carbon_intensity_g_co2e_kwh=99999\n"
+    settings += "co2_signal_api_token=abc\noutput_dir=/nowhere\n"
+    (tmp_path / ".codecarbon.config").write_text(f"[codecarbon]\n{settings}", encoding="utf-8")
+    variables = {"CODECARBON_PUE": "4.0", "CODECARBON_FORCE_CPU_POWER": "5000"}
+    configured = run_offline(variables, tmp_path)
+    for before, after in zip(plain["windows"], configured["windows"], strict=True):
+        # The memory's model is a constant; the processor's follows the load of the machine.
+        assert after["ram_j"] / after["seconds"] == pytest.approx(
+            before["ram_j"] / before["seconds"], rel=0.2
+        )
+        for window in (before, after):
+            grams_per_kwh = window["kg"] / window["joules"] * 3.6e9
+            assert 100 < grams_per_kwh < 1000
+            assert window["cpu_j"] / window["seconds"] < 1000
 
 
 def test_its_gpu_energy_is_that_of_the_board_in_use(tmp_path):
@@ -120,11 +182,44 @@ def test_its_gpu_energy_is_that_of_the_board_in_use(tmp_path):
         boards=[SimulatedBoard(curve=Constant(50.0)), SimulatedBoard(curve=Constant(400.0))]
     )
     environment = dict(child_environment(simulation, tmp_path / "simulation"))
-    environment["PYTHONPATH"] += os.pathsep + os.getcwd()
     environment["CUDA_VISIBLE_DEVICES"] = simulation.boards[1].uuid
-    (line,) = run_offline(environment, tmp_path)
-    source, gpu_kwh, counter_kwh = line.split()
-    assert source == "nvml_counter"
-    # Each reads the counter for itself, which steps 40 J ten times a second.
-    assert float(gpu_kwh) == pytest.approx(float(counter_kwh), abs=1.01 * 40 / 3.6e6)
-    assert float(gpu_kwh) > 80 / 3.6e6
+    for window in run_offline(environment, tmp_path)["windows"]:
+        assert window["source"] == "nvml_counter"
+        # Each reads the counter for itself, which steps 40 J ten times a second.
+        assert window["gpu_j"] == pytest.approx(window["joules"], abs=1.01 * 40)
+        assert window["reason"] == "" and window["kg"] > 0
+
+
+def test_after_a_restart_of_the_driver_its_dead_counter_is_a_gap(tmp_path):
+    """Its handle stays dead: what it adds up from then on lacks the GPU."""
+    simulation = Simulation(boards=[SimulatedBoard(curve=Constant(400.0))])
+    environment = dict(child_environment(simulation, tmp_path / "simulation"))
+    site = tmp_path / "simulation" / "sitecustomize.py"
+    site.write_text(_RESTART_IN_SECOND_WINDOW, encoding="utf-8")
+    first, second, third = run_offline(environment, tmp_path)["windows"]
+    assert first["gpu_j"] == pytest.approx(80, abs=60) and first["reason"] == ""
+    for window in (second, third):
+        assert math.isnan(window["gpu_j"]) and math.isnan(window["kg"])
+        assert "no figure for gpu" in window["reason"]
+    # Our own meter finds the new driver.
+    assert third["joules"] == pytest.approx(200, abs=60)
+
+
+_RESTART_IN_SECOND_WINDOW = """
+import json, os, time
+import simulated_nvml
+
+class Restarting(simulated_nvml.SimulatedBoard):
+    # Restarted a second after the meter has begun to sample, in the second window.
+    began = None
+
+    def reading_w(self, t):
+        if self.began is None:
+            self.began = t
+            self.driver_restarts = ((t + 1.0, t + 1.2),)
+        return super().reading_w(t)
+
+simulation = simulated_nvml.Simulation.from_json(os.environ[simulated_nvml.VARIABLE])
+simulation.boards[0].__class__ = Restarting
+simulated_nvml.install(simulation)
+"""

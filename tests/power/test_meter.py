@@ -101,6 +101,17 @@ def test_windows_nest_and_add_up(machine):
     assert second.name == "second"
 
 
+def test_disagreements_of_two_boards_do_not_cancel(machine):
+    simulation = machine(SimulatedBoard(curve=Constant(200.0)), SimulatedBoard(curve=Constant(200)))
+    for board, shown_w in zip(simulation.boards, (150.0, 250.0), strict=True):
+        board.reading_w = lambda t, shown_w=shown_w: shown_w
+    with EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(1.0)
+    reading = window.reading
+    assert reading.counter_j == pytest.approx(reading.integral_j, abs=25)
+    assert reading.disagreement == pytest.approx(0.25, abs=0.1)
+
+
 def test_one_missing_board_makes_the_sum_missing(machine):
     refused = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
     machine(SimulatedBoard(), SimulatedBoard(denied=refused))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pynvml
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, VirtualClock, simulated
 
@@ -43,13 +44,22 @@ def test_status(only_board):
     assert (status.sm_clock_mhz, status.memory_clock_mhz) == (1980, 3201)
     assert status.memory_used_mib == 1024
     assert status.throttle_reasons == {"power brake"}
+    assert status.processes == 0 and status.reason == ""
 
 
 def test_a_status_reading_that_fails_is_nan_and_leaves_the_others(only_board):
-    board = only_board(SimulatedBoard(unsupported=("nvmlDeviceGetUtilizationRates",)))
-    status = board.status()
-    assert math.isnan(status.utilization_percent)
+    refused = (
+        "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "nvmlDeviceGetComputeRunningProcesses",
+    )
+    status = only_board(SimulatedBoard(unsupported=refused)).status()
+    assert math.isnan(status.utilization_percent) and math.isnan(status.processes)
+    assert status.throttle_reasons is None  # not read is not the same as none
     assert status.temperature_c == 35
+    for reading in ("utilization of NVIDIA Simulated", "throttle reasons of", "processes of"):
+        assert reading in status.reason
+    assert "temperature" not in status.reason
 
 
 def test_errors_name_the_reading_the_board_and_the_cause(only_board):
@@ -65,12 +75,32 @@ def test_a_board_comes_back_after_a_restart_of_the_driver(only_board):
     clock.now = 11.5
     with pytest.raises(nvml.NvmlError, match="lost"):
         board.power_w()
-    clock.now = 13.0
+    for clock.now in (13.0, 16.0):  # the second restart falls between two readings
+        with pytest.raises(nvml.NvmlError, match="[Uu]ninitialized"):
+            board.power_w()  # the first reading finds that the connection is dead
+        assert board.power_w() > 0
+
+
+def test_a_dead_connection_is_ended_as_often_as_anybody_started_it(only_board):
+    clock = VirtualClock(now=10.0)
+    board = only_board(SimulatedBoard(driver_restarts=((11.0, 12.0),)), clock)
+    pynvml.nvmlInit()  # as another library in this process would
     assert board.power_w() > 0
-    clock.now = 16.0  # restarted between two readings: the old handle shows at the first
+    clock.now = 13.0
     with pytest.raises(nvml.NvmlError, match="[Uu]ninitialized"):
         board.power_w()
     assert board.power_w() > 0
+    assert len(nvml.boards()) == 1
+
+
+def test_a_board_that_does_not_answer_is_left_out_and_the_others_are_not(caplog):
+    boards = [SimulatedBoard(), SimulatedBoard(reset_required=True), SimulatedBoard()]
+    with simulated(Simulation(boards=boards, clock=VirtualClock())):
+        assert [board.index for board in nvml.boards()] == [0, 2]
+    assert "GPU 1 is left out, NVML cannot describe it: GPU requires restart" in caplog.text
+    alone = Simulation(boards=[SimulatedBoard(reset_required=True)], clock=VirtualClock())
+    with simulated(alone), pytest.raises(nvml.NvmlError, match="GPU 0 is left out"):
+        nvml.boards()
 
 
 def test_a_refusal_does_not_cost_the_handle(only_board):
@@ -81,5 +111,7 @@ def test_a_refusal_does_not_cost_the_handle(only_board):
     assert board.uuid in nvml._handles
 
 
-def test_process_ids(only_board):
-    assert only_board(SimulatedBoard(processes=(7, 8))).process_ids() == (7, 8)
+def test_processes_and_power_limit(only_board):
+    board = only_board(SimulatedBoard(processes=(7, 8), power_limit_w=450))
+    assert board.status().processes == 2
+    assert board.power_limit_w() == 450.0

@@ -6,10 +6,13 @@ import math
 
 import pytest
 
-from green_screen.power.validity import Evidence, clock_reason, reasons
+from green_screen.power.validity import Evidence, clock_reason, reasons, unchecked
 
 GOOD = {
+    "other_processes": 0.0,
+    "throttled": {},
     "start_temperature_c": 40.0,
+    "sm_clock_mhz": 1900.0,
     "disagreement": 0.019,
     "steady_window_s": 5.0,
     "min_window_s": 5.0,
@@ -19,8 +22,12 @@ GOOD = {
 def test_a_good_run_and_one_that_could_see_nothing_have_no_reasons():
     assert reasons(Evidence(**GOOD)) == ()
     assert reasons(Evidence()) == ()
-    nothing = dict.fromkeys(GOOD, math.nan)
-    assert reasons(Evidence(**nothing)) == ()
+    nothing = Evidence(**{**dict.fromkeys(GOOD, math.nan), "throttled": None})
+    assert reasons(nothing) == ()
+    # What was not seen is told all the same.
+    assert unchecked(Evidence(**GOOD)) == ()
+    rules = ("other processes", "throttling", "start temperature", "clocks")
+    assert unchecked(nothing) == (*rules, "counter against integral")
 
 
 @pytest.mark.parametrize(

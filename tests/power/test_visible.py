@@ -6,7 +6,7 @@ import pytest
 from simulated_nvml import SimulatedBoard, Simulation, simulated
 
 from green_screen.power import nvml
-from green_screen.power.visible import _normal, visible_boards
+from green_screen.power.visible import bus_address, pin_first_board, visible_boards
 
 UUIDS = tuple(f"GPU-{i}{i}{i}{i}0000-aaaa-bbbb-cccc-ddddeeeeffff" for i in range(8))
 
@@ -108,7 +108,7 @@ def test_unknown_mig_instance_shows_nothing():
 
 def test_bus_ids_are_compared_by_their_numbers():
     # NVML writes eight digits of domain, CUDA four.
-    assert _normal("00000000:3B:00.0") == _normal("0000:3b:00.0") == (0, 0x3B, 0)
+    assert bus_address("00000000:3B:00.0") == bus_address("0000:3b:00.0") == (0, 0x3B, 0)
 
 
 def test_a_missing_library_is_an_error_that_says_so():
@@ -124,3 +124,25 @@ def test_a_lost_board_does_not_hide_the_others():
     with simulated(Simulation(boards=boards)):
         (found,) = visible_boards({"CUDA_VISIBLE_DEVICES": boards[1].uuid})
     assert found.index == 1
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [(None, UUIDS[0]), ("3,1", UUIDS[3]), (UUIDS[5], UUIDS[5]), ("", ""), ("9", "9")],
+)
+def test_a_training_is_pinned_to_its_first_board(eight, selection, expected):
+    environment = {} if selection is None else {"CUDA_VISIBLE_DEVICES": selection}
+    pin_first_board(environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_of_a_mig_board_the_instance_is_pinned_and_without_nvml_nothing():
+    with simulated(Simulation(boards=[SimulatedBoard(mig=("MIG-a", "MIG-b"))])):
+        environment = {"CUDA_VISIBLE_DEVICES": "MIG-b"}
+        pin_first_board(environment)
+        assert environment == {"CUDA_VISIBLE_DEVICES": "MIG-b"}
+        pin_first_board(environment := {})
+        assert environment == {"CUDA_VISIBLE_DEVICES": "MIG-a"}
+    with simulated(Simulation(boards=[], library_missing=True)):
+        pin_first_board(environment := {})
+        assert environment == {}

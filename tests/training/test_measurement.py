@@ -11,7 +11,7 @@ from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulate
 
 from green_screen import names
 from green_screen.power import idle, rapl
-from green_screen.training import used_gpus
+from green_screen.training import hardware, used_gpus
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
 
 PARTS = (names.SETUP_ENERGY_J, names.CONVERSION_ENERGY_J, names.EVALUATION_ENERGY_J)
@@ -208,12 +208,18 @@ def test_losing_the_gpu_leaves_gaps_with_reasons_and_an_incomplete_total(gpus):
         now = time.perf_counter()
         board.driver_restarts = ((now, now + 0.5),)
         lost = run_epochs(run, [0.8])
-        assert "lost" in run.missing_reason.lower() or "fell" in run.missing_reason
+        why = run.missing[names.EPOCH_ENERGY_J]
+        assert "lost" in why.lower() or "fell" in why
         last = run_epochs(run, [0.4])
     summary = run.summary(1000)
+    known_s = sum(epoch[names.EPOCH_TIME_S] for epoch in first + last)
     assert math.isnan(lost[0][names.EPOCH_ENERGY_J])
     known_j = sum(epoch[names.EPOCH_ENERGY_J] for epoch in first + last)
     assert summary.metrics[names.ENERGY_TOTAL_J] == pytest.approx(known_j)
+    # Idle power is taken off for the time that was summed up, not for the gap.
+    net_j = known_j - summary.metrics[names.IDLE_POWER_W] * known_s
+    assert summary.metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(net_j)
+    assert "lost" in summary.missing[names.OTHER_ENERGY_J].lower()
     assert summary.tags[names.TAG_INCOMPLETE] == "true"
     assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
     assert "incomplete" in summary.tags[names.TAG_INVALID_REASON]
@@ -246,6 +252,22 @@ def test_conditions_that_spoil_a_comparison_are_told(gpus):
     assert "parent board of MIG-a" in summary.tags[names.TAG_GPU_DEVICES]
 
 
+def test_a_power_reading_that_lags_behind_is_no_disagreement(gpus):
+    # Further epochs begin after a pause: for a second the reading still averages over it.
+    board = SimulatedBoard(curve=Steps(650.0))
+    gpus(board)
+    with measured(min_window_s=2.5) as run:
+        run_epochs(run, [0.6, 0.7])
+        now = time.perf_counter()
+        board.curve.changes += [(now, 120.0), (now + 1.3, 650.0)]
+        time.sleep(1.3)
+        with run.phase("further"):
+            run_epochs(run, [0.6] * run.further_epochs_needed())
+    summary = run.summary(1000)
+    assert summary.metrics[names.FURTHER_EPOCHS] >= 3
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true", summary.tags
+
+
 def test_counter_and_integral_that_disagree_are_told(gpus):
     # A sensor that misses the bursts: its reading sees the low phase alone.
     class Deaf(Constant):
@@ -259,6 +281,35 @@ def test_counter_and_integral_that_disagree_are_told(gpus):
         run_epochs(run, [0.2, 1.5])
     reason = run.summary(1).tags[names.TAG_INVALID_REASON]
     assert "counter and integral disagree by" in reason
+
+
+def test_each_missing_figure_has_its_own_reason(gpus):
+    refused = (
+        "nvmlDeviceGetPowerUsage",
+        "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "nvmlDeviceGetComputeRunningProcesses",
+    )
+    gpus(SimulatedBoard(curve=Constant(200.0), denied=refused, power_limit_w=450))
+    with measured(min_window_s=0.0) as run:
+        (first, *_) = run_epochs(run, [0.3, 0.3], validation_s=0.001)
+        why = dict(run.missing)
+    assert math.isnan(first[names.GPU_INTEGRAL_J]) and first[names.EPOCH_ENERGY_J] > 0
+    for name in (names.GPU_INTEGRAL_J, names.GPU_POWER_MAX_W, names.GPU_DISAGREEMENT_PERCENT):
+        assert "power of NVIDIA Simulated" in why[name] and "ermission" in why[name]
+    assert "temperature of NVIDIA Simulated" in why[names.GPU_TEMPERATURE_C]
+    assert why[names.CODECARBON_GPU_KWH] == "CodeCarbon has no figure for gpu"
+    if names.VALIDATION_ENERGY_J in why:  # unless the counter moved just then
+        assert "renewed every 0.1 s, did not move" in why[names.VALIDATION_ENERGY_J]
+    summary = run.summary(1000)
+    # Without sampled power, idle power is the counter's.
+    assert summary.metrics[names.IDLE_POWER_W] == pytest.approx(200, rel=0.4)
+    assert "temperature of" in summary.missing[names.START_TEMPERATURE_C]
+    assert set(summary.missing) == {k for k, v in summary.metrics.items() if math.isnan(v)}
+    assert summary.tags[names.TAG_UNCHECKED] == (
+        "other processes; throttling; start temperature; counter against integral"
+    )
+    assert summary.tags[names.TAG_GPU_POWER_LIMIT_W] == "450"
 
 
 def test_a_gpu_that_tensorflow_does_not_use_is_not_measured(gpus):
@@ -279,8 +330,43 @@ def test_a_gpu_that_nvml_does_not_show_makes_the_run_invalid(gpus):
     assert "TensorFlow uses 2 GPUs, of which NVML shows 1" in reason
 
 
+def test_a_gpu_that_cannot_be_measured_has_no_energy_and_no_estimate_stands_for_it(gpus):
+    gpus(used=1)
+    with measured() as run:
+        assert run.min_window_s == 5.0
+        (first, *_) = run_epochs(run, [0.1, 0.1])
+        why = run.missing[names.EPOCH_ENERGY_J]
+    summary = run.summary(1000)
+    assert math.isnan(first[names.EPOCH_ENERGY_J])
+    assert first[names.CODECARBON_CPU_KWH] > 0 and math.isnan(first[names.EMISSIONS_KG_CO2EQ])
+    assert why == "TensorFlow uses 1 GPUs, of which NVML shows 0"
+    assert summary.missing[names.ENERGY_TOTAL_J] == why
+    assert summary.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_NONE
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
+
+
+def test_tensorflows_gpus_are_told_from_others_by_their_bus():
+    descriptions = [
+        "device: 0, name: NVIDIA H200, pci bus id: 0000:19:00.0, compute capability: 9.0",
+        "device: 1, name: NVIDIA H200, pci bus id: 0000:3b:00.0, compute capability: 9.0",
+        "device: XLA_CPU device",
+    ]
+    assert used_gpus.pci_bus_ids(descriptions) == ("0000:19:00.0", "0000:3b:00.0")
+    assert used_gpus.other_boards(()) == ""  # the real TensorFlow here has none
+
+
+def test_the_driver_is_told_by_its_version():
+    closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:22 2025\n"
+    open_ = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.183.01  Release Build\n"
+    assert hardware.driver_version(closed + "GCC version: gcc version 12.2.0") == "580.65.06"
+    assert hardware.driver_version(open_) == "535.183.01"
+    assert hardware.driver_version("") == "unknown"
+
+
 def test_the_advice_to_allow_rapl_is_given_where_it_helps(gpus, monkeypatch, caplog):
     gpus()
+    if rapl.cpu_source().source == rapl.SOURCE_RAPL:
+        pytest.skip("this machine's RAPL can be read")
     advice = rapl.CpuSource("codecarbon_estimate", "sudo chmod", can_be_allowed=True)
     for source, expected in ((advice, ["sudo chmod"]), (rapl.CpuSource("rapl"), [])):
         caplog.clear()
@@ -288,7 +374,8 @@ def test_the_advice_to_allow_rapl_is_given_where_it_helps(gpus, monkeypatch, cap
         with caplog.at_level("WARNING", "green_screen"), measured() as run:
             pass
         assert [record.message for record in caplog.records] == expected
-        assert run.summary(1).tags[names.TAG_CPU_SOURCE] == source.source
+        # What CodeCarbon uses counts, not what the permissions would allow.
+        assert run.summary(1).tags[names.TAG_CPU_SOURCE] == rapl.SOURCE_MODEL
 
 
 def test_everything_stops_when_the_training_fails(gpus):
