@@ -29,7 +29,7 @@ from green_screen.power.meter import EnergyMeter
 from green_screen.space import IMPLEMENTED, TrainingConfig
 from green_screen.training.data import ImageDataset, load_dataset
 from green_screen.training.measurement import synchronize_gpu
-from green_screen.training.pipeline import Pipeline, from_parts
+from green_screen.training.pipeline import Pipeline, ahead_on_device, from_parts
 from green_screen.training.run import compiled_model
 from green_screen.training.splits import Split
 
@@ -75,7 +75,10 @@ def train_ours(dataset: ImageDataset, epochs: int, args: argparse.Namespace) -> 
     )
     model, pipeline = make_ours(dataset, config, epochs, args)
     history = model.fit(
-        pipeline.train, steps_per_epoch=pipeline.steps_per_epoch, epochs=epochs, verbose=0
+        ahead_on_device(pipeline.train),
+        steps_per_epoch=pipeline.steps_per_epoch,
+        epochs=epochs,
+        verbose=0,
     )
     loss, accuracy = model.evaluate(pipeline.test, verbose=0)
     return {
@@ -136,7 +139,10 @@ def check_float16(dataset: ImageDataset, args: argparse.Namespace) -> None:
         )
         model, pipeline = make_ours(dataset, config, 3, args)
         history = model.fit(
-            pipeline.train, steps_per_epoch=pipeline.steps_per_epoch, epochs=3, verbose=0
+            ahead_on_device(pipeline.train),
+            steps_per_epoch=pipeline.steps_per_epoch,
+            epochs=3,
+            verbose=0,
         ).history
         loss, accuracy = model.evaluate(pipeline.test, verbose=0)
         finite = bool(np.isfinite([*history["loss"], loss]).all())

@@ -19,7 +19,7 @@ from green_screen.space import Space, TrainingConfig
 from green_screen.training import preprocessing
 from green_screen.training.data import ImageDataset
 from green_screen.training.hardware import hardware_tags
-from green_screen.training.pipeline import from_parts
+from green_screen.training.pipeline import ahead_on_device, from_parts
 from green_screen.training.precision import dtype_policy
 from green_screen.training.run import compiled_model
 from green_screen.training.splits import Split
@@ -78,6 +78,21 @@ def warm_up(contender: Contender) -> float:
     return time.perf_counter() - start
 
 
+def input_images_per_s(contender: Contender, seconds: float) -> float:
+    """Return how fast the contender's batches are made where no step takes them.
+
+    After as many seconds in which the buffers drain and tf.data tunes its threads.
+    """
+    batches = iter(contender.fit["x"])
+    start_s = time.perf_counter()
+    while time.perf_counter() - start_s < seconds:
+        next(batches)
+    images, start_s = 0, time.perf_counter()
+    while (passed_s := time.perf_counter() - start_s) < seconds:
+        images += len(next(batches)[0])
+    return images / passed_s
+
+
 def base_config(**levels: Any) -> TrainingConfig:
     """Return SGD with momentum in float32, with some levels changed; no rule is applied."""
     start = dataclasses.replace(
@@ -87,9 +102,18 @@ def base_config(**levels: Any) -> TrainingConfig:
 
 
 def ours(
-    dataset: ImageDataset, split: Split, config: TrainingConfig, model: str, compiled: Any = None
+    dataset: ImageDataset,
+    split: Split,
+    config: TrainingConfig,
+    model: str,
+    *,
+    compiled: Any = None,
+    on_device: bool = True,
 ) -> Contender:
-    """Return what a run of this project trains with, or its batches for a `compiled` model."""
+    """Return what a run of this project trains with, or its batches for a `compiled` model.
+
+    Without `on_device` batches are copied to the GPU in the step, and not ahead of it.
+    """
     pipeline = from_parts(dataset, split, config, seed=SEED)
     compiled = compiled or compiled_model(
         model,
@@ -99,7 +123,8 @@ def ours(
         total_steps=10**6,
         seed=SEED,
     )
-    fit = {"x": pipeline.train, "steps_per_epoch": pipeline.steps_per_epoch}
+    batches = ahead_on_device(pipeline.train) if on_device else pipeline.train
+    fit = {"x": batches, "steps_per_epoch": pipeline.steps_per_epoch}
     return Contender(compiled, fit, pipeline.images_per_epoch)
 
 
@@ -197,6 +222,12 @@ class Results:
 def median(windows: list[dict[str, Any]], figure: str) -> float:
     """Return the median of a figure over windows."""
     return statistics.median(window[figure] for window in windows)
+
+
+def paired_ratios(row: dict[str, Any], figure: str) -> list[float]:
+    """Return ours over plain Keras in each round, in ascending order."""
+    pairs = zip(row["ours"], row["plain"], strict=True)
+    return sorted(mine[figure] / theirs[figure] for mine, theirs in pairs)
 
 
 def split_of(dataset: ImageDataset, images: int) -> Split:
