@@ -20,11 +20,14 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "analysis")]
 
-from simulated_campaign import SimulatedCampaign, null_campaign  # noqa: E402
+from simulated_campaign import SimulatedCampaign  # noqa: E402
 
 from green_screen import names  # noqa: E402
-from green_screen.analysis.estimators import LeastSquares  # noqa: E402
+from green_screen.analysis.anova import anova_table, type_two  # noqa: E402
+from green_screen.analysis.model_matrix import build_design  # noqa: E402
 from green_screen.analysis.regression import EnergyAnalysis, fit_energy_model  # noqa: E402
+
+NULL_RESPONSES = 20  # campaigns without any effect for each design
 
 
 def fit(runs: pd.DataFrame) -> EnergyAnalysis:
@@ -49,13 +52,24 @@ def prediction_coverage(campaign: SimulatedCampaign) -> list[bool]:
     new = dataclasses.replace(campaign, seed=campaign.seed + 10_000, baseline_every=1000).frame()
     # A prediction knows neither the place in a campaign nor the temperature of the board.
     unknown = new.assign(**{c.column: np.nan for c in model.design.covariates.values()})
-    matrix = model.design.matrix(unknown)
-    regression: LeastSquares = model.regression
-    seen = ~np.isnan(matrix).any(axis=1)
-    seen &= np.linalg.norm(matrix - matrix @ regression.row_space_, axis=1) < 1e-6
-    error = np.log(new[names.ENERGY_PER_EPOCH_J].to_numpy()) - regression.predict(matrix)
-    inside = np.abs(error) <= regression.half_width(matrix, model.alpha)
-    return [bool(value) for value in inside[seen]]
+    predicted = model.pipeline.predict(unknown)
+    half = model.regression.half_width(model.pipeline[:-1].transform(unknown), model.alpha)
+    error = np.log(new[names.ENERGY_PER_EPOCH_J].to_numpy()) - predicted
+    return [bool(value) for value in (np.abs(error) <= half)[np.isfinite(predicted)]]
+
+
+def null_findings(campaign: SimulatedCampaign, responses: int) -> list[bool]:
+    """Return for each of some campaigns without any effect whether something is found.
+
+    They share one design; without effects the log energy is independent normal noise.
+    """
+    design, matrix, _ = build_design(campaign.frame())
+    projections = type_two(design, matrix)
+    rng = np.random.default_rng(campaign.seed)
+    return [
+        bool(anova_table(projections, rng.normal(size=len(matrix)), 0.05)["finding"].any())
+        for _ in range(responses)
+    ]
 
 
 def main() -> None:
@@ -73,9 +87,12 @@ def main() -> None:
     for what, rates in (("effects", effects), ("new runs", predictions)):
         error = np.std(rates, ddof=1) / np.sqrt(n)
         print(f"95 % intervals of {what} hold the truth in {np.mean(rates):.1%} +- {error:.1%}")
-    null = [null_campaign(seed, n_runs=arguments.runs) for seed in seeds]
-    found = np.mean([bool(fit(campaign.frame()).findings) for campaign in null])
-    print(f"campaigns without any effect with a finding: {found:.1%}")
+    null = [found for campaign in campaigns for found in null_findings(campaign, NULL_RESPONSES)]
+    error = np.std(null) / np.sqrt(len(null))
+    print(
+        f"of {len(null)} campaigns without any effect, on the same designs, {np.mean(null):.1%} +- "
+        f"{error:.1%} have a finding"
+    )
     for ratio in (1.02, 1.05, 1.10):
         weak = {"augmentation": {"mixup": ratio}}
         hits = [
