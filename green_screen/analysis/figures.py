@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,6 +23,10 @@ from green_screen.analysis.coding import NO_MOMENTUM, sort_levels
 from green_screen.analysis.document import number
 from green_screen.analysis.runs import EFFECTIVE
 from green_screen.space import FACTOR_NAMES, IMPLEMENTED
+
+# Heights of a line of shades and of a line of its legend.
+_STRIP_IN = 0.2
+_LINE_IN = 0.165
 
 # How an energy's source is called, wherever energies are shown.
 SOURCE_TEXT = {
@@ -57,14 +62,32 @@ def energy_by_level(runs: pd.DataFrame, column: str, label: str) -> style.Drawin
         used = _positive(runs[runs["kind"] != names.KIND_BASELINE], column)
         columns = 1 if style.is_narrow(width_in) else 2
         rows = math.ceil(len(FACTOR_NAMES) / columns)
-        figure = style.new_figure(width_in, 1.18 * rows + 0.5)
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        # Room for the levels' names, for titles, and for the last axis with its label.
+        name_in, title_in, axis_in = 1.05, 0.3, 0.65 if columns == 1 else 0.55
+        most = max(used[EFFECTIVE + factor].nunique() for factor in FACTOR_NAMES)
+        panel_in = max(0.88, 0.16 * most)
+        height_in = rows * (panel_in + title_in) + axis_in
+        figure = style.new_figure(width_in, height_in, layout=None)
+        grid = figure.subplots(
+            rows,
+            columns,
+            sharex=True,
+            squeeze=False,
+            gridspec_kw={
+                "left": name_in / width_in,
+                "right": 1 - 0.2 / width_in,
+                "bottom": axis_in / height_in,
+                "top": 1 - title_in / height_in,
+                "wspace": (name_in + 0.2) * columns / (width_in - (name_in + 0.2) * columns),
+                "hspace": title_in / panel_in,
+            },
+        )
         rng = np.random.default_rng(0)  # of the jitter alone
         for factor, axes in zip(FACTOR_NAMES, grid.flat, strict=True):
             _strip(axes, used, factor, column, rng)
         for axes in grid[-1]:
             style.log_axis(axes, "x", used[column])
-        figure.supxlabel(_wrap(label, width_in), fontsize=8.5)
+        figure.supxlabel(_wrap(label, width_in), fontsize=8.5, y=0.08 / height_in, va="bottom")
         return figure
 
     return draw
@@ -83,7 +106,7 @@ def forest(effects: pd.DataFrame, label: str) -> style.Drawing:
         table = effects.dropna(subset=["ratio", "ci_low", "ci_high"])
         if table.empty:
             raise style.NothingToShowError("no effect could be estimated from these runs")
-        figure = style.new_figure(width_in, 0.175 * (len(table) + table["factor"].nunique()) + 1.2)
+        figure = style.new_figure(width_in, 0.185 * (len(table) + table["factor"].nunique()) + 1.2)
         axes = figure.subplots()
         axes.axvline(1.0, color=style.INK, linewidth=1)
         lines: list[str] = []
@@ -98,8 +121,9 @@ def forest(effects: pd.DataFrame, label: str) -> style.Drawing:
                 _interval(axes, len(lines), ratio, low, high)
                 lines.append(_short(level))
         axes.set_ylim(len(lines) - 0.3, -0.8)
-        axes.set_yticks(range(len(lines)), lines, fontsize=7.5)
+        axes.set_yticks(range(len(lines)), lines)
         axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
         style.log_axis(axes, "x", pd.concat([table["ci_low"], table["ci_high"]]))
         axes.set_xlabel(f"{label},\nratio to the reference level, 95 % interval")
         style.only_grid(axes, "x")
@@ -199,22 +223,36 @@ def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing
 
     def draw(width_in: float) -> Figure:
         used = _positive(runs, column).sort_values(column)
-        narrow = style.is_narrow(width_in)
-        figure = style.new_figure(width_in, 8.2 if narrow else 6.2)
-        heights = [2.4] + [1.0] * len(FACTOR_NAMES)
-        axes_list = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        count = len(used)
-        bars = axes_list[0]
+        count, left_in = len(used), 0.75
+        strips = [
+            _Strip(factor, used[EFFECTIVE + factor], width_in - left_in - 0.15)
+            for factor in FACTOR_NAMES
+        ]
+        top_in, bars_in, axis_in = 0.42 if style.is_narrow(width_in) else 0.28, 1.2, 0.35
+        height_in = top_in + bars_in + sum(strip.height_in for strip in strips) + axis_in
+        figure = style.new_figure(width_in, height_in, layout=None)
+        left, width = left_in / width_in, 1 - (left_in + 0.15) / width_in
+        y_in = height_in - top_in - bars_in
+        bars = figure.add_axes((left, y_in / height_in, width, bars_in / height_in))
         edges = np.arange(count + 1) - 0.5
         floor = used[column].iloc[0] / 1.5
         bars.stairs(used[column], edges, baseline=floor, fill=True, color=style.MUTED)
         style.log_axis(bars, "y", used[column])
-        bars.set_title(_wrap(label, width_in), fontsize=8)
+        bars.set_title(_wrap(label, width_in), fontsize=8.5, fontweight="normal")
         style.only_grid(bars, "y")
-        for factor, axes in zip(FACTOR_NAMES, axes_list[1:], strict=True):
-            _level_strip(axes, used[EFFECTIVE + factor], factor, narrow)
-        axes_list[-1].set_xlabel(f"{count} runs, from the least energy to the most")
-        axes_list[-1].set_xlim(-0.5, count - 0.5)
+        bars.tick_params(axis="x", length=0, labelbottom=False)
+        for strip in strips:
+            y_in -= strip.height_in
+            place = (left, y_in / height_in, width, _STRIP_IN / height_in)
+            strip.draw(figure.add_axes(place, sharex=bars))
+        figure.supxlabel(
+            f"{count} runs, from the least energy to the most",
+            x=left + width / 2,
+            y=0.08 / height_in,
+            va="bottom",
+            fontsize=8.5,
+        )
+        bars.set_xlim(-0.5, count - 0.5)
         return figure
 
     return draw
@@ -239,44 +277,68 @@ def _strip(
             rasterized=many,
         )
         axes.plot(values.median(), place, "|", color=style.INK, markersize=12, markeredgewidth=2.2)
-    axes.set_yticks(range(len(levels)), [_short(level) for level in levels], fontsize=7.5)
+    axes.set_yticks(range(len(levels)), [_short(level) for level in levels])
     axes.set_ylim(len(levels) - 0.4, -0.6)
     axes.set_title(factor)
     axes.set_xscale("log")
     style.only_grid(axes, "x")
 
 
-def _level_strip(axes: Axes, levels: pd.Series[str], factor: str, narrow: bool) -> None:
-    order = _levels(factor, levels)
-    shades = [style.LEVEL_SHADES[min(i, len(style.LEVEL_SHADES) - 1)] for i in range(len(order))]
-    colours = np.array([_rgb(shades[order.index(level)]) for level in levels])
-    axes.imshow(
-        colours[np.newaxis, :, :],
-        aspect="auto",
-        extent=(-0.5, len(levels) - 0.5, 0, 1),
-        interpolation="nearest",
-    )
-    axes.set_yticks([])
-    axes.grid(False)
-    axes.tick_params(axis="x", length=0, labelbottom=False)
-    # On a narrow figure the legend has a line of its own, under the factor's name.
-    axes.set_title(factor, fontsize=8, pad=11 if narrow else 3)
-    axes.legend(
-        handles=[
-            Patch(facecolor=shade, edgecolor=style.MUTED, linewidth=0.5, label=_short(level))
-            for shade, level in zip(shades, order, strict=True)
-        ],
-        loc="lower left" if narrow else "lower right",
-        bbox_to_anchor=(0.0 if narrow else 1.0, 1.0),
-        borderpad=0,
-        borderaxespad=0.1,
-        ncols=len(order),
-        fontsize=6 if narrow else 7.5,
-        handlelength=0.9,
-        handleheight=0.9,
-        handletextpad=0.3,
-        columnspacing=0.6 if narrow else 1.0,
-    )
+class _Strip:
+    """A factor's level of each run as a line of shades, under its name and its legend."""
+
+    def __init__(self, factor: str, levels: pd.Series[str], width_in: float) -> None:
+        self._factor, self._levels = factor, levels
+        self._order = _levels(factor, levels)
+        self._labels = [_short(level) for level in self._order]
+        beside_in = width_in - 0.09 * len(factor) - 0.2
+        self._columns = _columns_within(self._labels, beside_in)
+        self._beside = self._columns == len(self._labels)
+        if not self._beside:
+            self._columns = _columns_within(self._labels, width_in)
+        lines = math.ceil(len(self._labels) / self._columns)
+        self._legend_in = 0.0 if self._beside else _LINE_IN * lines
+        self.height_in = _STRIP_IN + _LINE_IN + self._legend_in + 0.16
+
+    def draw(self, axes: Axes) -> None:
+        """Draw it into axes that are :data:`_STRIP_IN` high."""
+        shades = style.shades(len(self._order))
+        colours = np.array([to_rgb(shades[self._order.index(level)]) for level in self._levels])
+        axes.imshow(
+            colours[np.newaxis, :, :],
+            aspect="auto",
+            extent=(-0.5, len(self._levels) - 0.5, 0, 1),
+            interpolation="nearest",
+        )
+        axes.set_yticks([])
+        axes.grid(False)
+        axes.tick_params(axis="x", length=0, labelbottom=False)
+        axes.set_title(self._factor, fontsize=8.5, pad=3 + 72 * self._legend_in)
+        axes.legend(
+            handles=[
+                Patch(facecolor=shade, edgecolor=style.MUTED, linewidth=0.5, label=label)
+                for shade, label in zip(shades, self._labels, strict=True)
+            ],
+            loc="lower right" if self._beside else "lower left",
+            bbox_to_anchor=(1.0 if self._beside else 0.0, 1.0),
+            borderpad=0,
+            borderaxespad=0.2,
+            ncols=self._columns,
+            labelspacing=0.25,
+            handlelength=0.9,
+            handleheight=0.9,
+            handletextpad=0.4,
+            columnspacing=1.0,
+        )
+
+
+def _columns_within(labels: Sequence[str], room_in: float) -> int:
+    """Return the columns of the legend with the fewest lines; it is filled column by column."""
+    for lines in range(1, len(labels)):
+        parts = [labels[start : start + lines] for start in range(0, len(labels), lines)]
+        if sum(0.32 + style.LETTER_IN * max(map(len, part)) for part in parts) <= room_in:
+            return len(parts)
+    return 1
 
 
 def _levels(factor: str, values: pd.Series[str]) -> tuple[str, ...]:
@@ -294,7 +356,7 @@ def _heading(axes: Axes, y: float, text: str) -> None:
         y,
         text,
         transform=axes.get_yaxis_transform(),
-        fontsize=7.5,
+        fontsize=style.SMALL_PT,
         fontweight="bold",
         va="center",
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
@@ -347,8 +409,3 @@ def _short(level: str) -> str:
         "None": "none",
         "": "n/a",
     }.get(level, level)
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue

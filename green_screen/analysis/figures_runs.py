@@ -41,8 +41,8 @@ def power(epochs: pd.DataFrame, runs: Mapping[str, tuple[str, Trace]]) -> style.
         table = epochs[epochs["run_id"].isin(runs)].dropna(subset=[names.GPU_POWER_MEAN_W])
         if table.empty:
             raise style.NothingToShowError(
-                "no GPU power was measured in these runs: without an NVIDIA GPU the energy is "
-                "CodeCarbon's estimate, which has no power that could be read epoch by epoch"
+                "no GPU power was measured in these runs, and an estimate of energy has no power "
+                "that could be read epoch by epoch"
             )
         figure = style.new_figure(width_in, 3.2)
         axes = figure.subplots()
@@ -74,6 +74,8 @@ def curves(epochs: pd.DataFrame, runs: Mapping[str, tuple[str, Trace]]) -> style
             _lines(axes, percent, validation, runs)
             _lines(axes, percent, train, runs, faint=True)
             axes.set_xlabel("epoch")
+            # The number of ticks must not follow from the layout that it decides.
+            axes.yaxis.set_major_locator(MaxNLocator(6))
         left.set_ylabel("accuracy (%)")
         right.set_ylabel("loss")
         finite = table[[names.LOSS, names.VAL_LOSS]].to_numpy()

@@ -89,7 +89,9 @@ def draw_all(
         render(
             "power",
             "Power of the runs with the least and the most energy",
-            "Mean over each epoch, training and validation.",
+            "Mean of the readings at both ends of each epoch."
+            if source == names.SOURCE_SAMPLED
+            else "Mean over each epoch, training and validation.",
             figures_runs.power(epochs, traces),
         ),
         render(

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -29,17 +32,23 @@ SELECTED = "#00735c"
 BASELINE = "#d55e00"
 THIRD = "#0072b2"
 
-# Four steps of lightness from dark to light, for the levels of a factor.
-LEVEL_SHADES = ("#0b2f4a", "#2f7086", "#7db38f", "#f5edb5", "#c9c9c9", "#ffffff")
+# Steps of lightness from dark to light, for the levels of a factor.
+_SHADES = ("#0b2f4a", "#2f7086", "#7db38f", "#f5edb5")
+
+# The smallest text, in points: about 11 pixels on a screen, wide or narrow.
+SMALL_PT = 8
 
 WIDE_IN = 7.6
 NARROW_IN = 3.9
 
+_DPI = 200
+
 # Above so many points a vector image is larger than a picture of them.
 MAX_VECTOR_POINTS = 1500
 
-# Width of a digit of a tick's label.
+# Width of a digit of a tick's label, and of a letter of the smallest text on average.
 _DIGIT_IN = 0.07
+LETTER_IN = 0.068
 
 _RC: dict[str, object] = {
     "font.family": "DejaVu Sans",
@@ -119,25 +128,36 @@ def render(name: str, title: str, caption: str, draw: Drawing) -> Rendered:
     with mpl.rc_context(_RC):  # type: ignore[arg-type]
         try:
             wide = draw(WIDE_IN)
-            wide_svg = _save(wide, "svg")
+            wide_svg = _svg(wide)
             wide.set_layout_engine("none")  # it is laid out by now, and that is what takes time
             return Rendered(
                 name=name,
                 title=title,
                 caption=caption,
                 wide_svg=wide_svg,
-                narrow_svg=_save(draw(NARROW_IN), "svg"),
-                png=_save(wide, "png"),
+                narrow_svg=_svg(draw(NARROW_IN)),
+                png=_png(wide),
             )
         except NothingToShowError as nothing:
             return Rendered(name=name, title=title, caption=caption, reason=str(nothing))
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that draws without a display and without global state."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def new_figure(width_in: float, height_in: float, layout: str | None = "constrained") -> Figure:
+    """Return an empty figure that draws without a display and without global state.
+
+    Args:
+        width_in: Width in inches.
+        height_in: Height in inches.
+        layout: ``None`` for a figure whose axes are placed by hand: with many of them that takes a
+            fraction of the time.
+    """
+    return Figure(figsize=(width_in, height_in), dpi=_DPI, layout=layout)  # type: ignore[arg-type]
+
+
+def shades(n: int) -> list[str]:
+    """Return colours for so many levels, each lighter than the one before."""
+    ramp = LinearSegmentedColormap.from_list("levels", _SHADES)
+    return [to_hex(ramp(place)) for place in np.linspace(0, 1, max(n, len(_SHADES)))[:n]]
 
 
 def is_narrow(width_in: float) -> bool:
@@ -176,8 +196,15 @@ def only_grid(axes: Axes, direction: str) -> None:
     axes.grid(True, axis=direction)  # type: ignore[arg-type]
 
 
-def _save(figure: Figure, kind: str) -> bytes:
+# Not by Figure.savefig, which draws everything twice: first to lay it out, then to write it.
+def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
-    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.set_dpi(_DPI)  # writing an SVG has set its own
+    FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

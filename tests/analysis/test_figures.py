@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import epochs
 
@@ -70,7 +72,8 @@ def test_the_configurations_are_sorted_and_each_level_has_its_shade(runs: pd.Dat
     assert len({tuple(pixel) for pixel in np.round(np.asarray(image)[0], 3)}) == 4
 
 
-def test_the_shades_of_levels_differ_in_lightness() -> None:
+@pytest.mark.parametrize(("n", "least"), [(2, 0.15), (4, 0.15), (9, 0.05)])
+def test_the_shades_of_levels_differ_in_lightness(n: int, least: float) -> None:
     # Relative luminance of WCAG 2.2, so that a print without colour keeps them apart.
     def luminance(colour: str) -> float:
         linear = [
@@ -78,8 +81,41 @@ def test_the_shades_of_levels_differ_in_lightness() -> None:
         ]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
-    lightness = [np.cbrt(luminance(colour)) for colour in style.LEVEL_SHADES[:4]]
-    assert min(np.diff(lightness)) > 0.15
+    lightness = [np.cbrt(luminance(colour)) for colour in style.shades(n)]
+    assert len(lightness) == n and min(np.diff(lightness)) > least
+
+
+def test_no_text_is_small_and_none_is_cut_off(runs: pd.DataFrame) -> None:
+    history = epochs(SimulatedCampaign(n_runs=30), list(gallery.shown_runs(runs, METRIC)))
+    traces = gallery.shown_runs(runs, METRIC)
+    label = figures.axis_label("energy per epoch", "J", names.SOURCE_POWER)
+    # Levels that no space lists, as imported runs have them: a strip with many shades.
+    many = runs.assign(effective_batch_size=[str(8 + i % 9) for i in range(len(runs))])
+    chosen = runs[runs["kind"] == names.KIND_RUN]
+    residuals = pd.DataFrame({"fitted": [1.0, 9.0], "observed": [2.0, 8.0], "residual": [0.7, 0.1]})
+    drawings = (
+        figures.energy_by_level(many, METRIC, label),
+        figures.configurations(many, METRIC, label),
+        figures.forest(effects(within="optimizer=RMSProp"), "energy per epoch"),
+        figures.pareto(runs, [], None, METRIC, label),
+        figures_runs.power(history, traces),
+        figures_runs.curves(history, traces),
+        figures_runs.drift(runs[runs["kind"] == names.KIND_BASELINE], METRIC, label),
+        figures_runs.fit(residuals.assign(position=[0, 1]), "energy per epoch (J)"),
+        figures_runs.final_comparison(chosen.head(3), chosen.tail(3), METRIC, label),
+    )
+    for draw in drawings:
+        for width_in in (style.WIDE_IN, style.NARROW_IN):
+            with mpl.rc_context(style._RC):
+                figure = draw(width_in)
+                figure.draw_without_rendering()
+            for text in figure.findobj(Text):
+                if text.get_text() and text.get_visible():
+                    assert text.get_fontsize() >= style.SMALL_PT, text
+            # Drawn to the edge or beyond it, a text is cut off.
+            box = figure.get_tightbbox()
+            assert box.x0 >= 0 and box.y0 >= 0, (draw, width_in)
+            assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight(), draw
 
 
 def test_runs_differ_by_marker_and_line_style(runs: pd.DataFrame) -> None:
