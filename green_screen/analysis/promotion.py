@@ -13,7 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
 from green_screen.analysis.registry import ModelCard, RegistryError, logged_model_id
-from green_screen.options import PromoteOptions
+from green_screen.options import PromoteOptions, option_params
+
+# How a registry says that a name, a version or an alias does not exist.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +41,25 @@ def gate(challenger: ModelCard, champion: ModelCard | None, accuracy_margin: flo
 
     Args:
         challenger: The version that is judged.
-        champion: The version in use; ``None`` if there is none, then a valid measurement is all
-            that is asked.
+        champion: The version in use; ``None`` if there is none: then a training that did not
+            diverge, a valid measurement, an accuracy and an energy are all that is asked.
         accuracy_margin: How much lower the test accuracy may be, as a fraction.
     """
     against: list[str] = []
+    if challenger.diverged:
+        against.append("its training diverged: the loss became not a number")
     if not challenger.measurement_valid:
         why = challenger.invalid_reason or "no reason was recorded"
         against.append(f"its energy measurement is not valid: {why}")
     if math.isnan(challenger.test_accuracy):
         against.append("its test accuracy is missing")
-    if math.isnan(challenger.energy_per_epoch_j):
-        against.append("its energy is missing")
+    if math.isnan(challenger.energy_per_1k_images_j):
+        against.append("its training energy per 1,000 images is missing")
     if champion is None or against:
         return against
 
     for what, mine, its in (
+        ("figures of different architectures", challenger.model, champion.model),
         ("accuracies", challenger.dataset, champion.dataset),
         ("energies", challenger.energy_source, champion.energy_source),
         ("energies", challenger.hardware, champion.hardware),
@@ -69,10 +75,10 @@ def gate(challenger: ModelCard, champion: ModelCard | None, accuracy_margin: flo
             f"its test accuracy {challenger.test_accuracy:.4f} is below the champion's "
             f"{champion.test_accuracy:.4f} by more than the margin {accuracy_margin:g}"
         )
-    if not challenger.energy_per_epoch_j <= champion.energy_per_epoch_j:
+    if not challenger.energy_per_1k_images_j <= champion.energy_per_1k_images_j:
         against.append(
-            f"its energy {challenger.energy_per_epoch_j:.4g} J per epoch is above the champion's "
-            f"{champion.energy_per_epoch_j:.4g} J"
+            f"its training energy {challenger.energy_per_1k_images_j:.4g} J per 1,000 images is "
+            f"above the champion's {champion.energy_per_1k_images_j:.4g} J"
         )
     return against
 
@@ -86,31 +92,28 @@ def promote(options: PromoteOptions) -> Decision:
 
     Raises:
         RegistryError: There is no such model or version.
+        StoreUnavailableError: The tracking server stayed away.
     """
     client = MlflowClient()
-    version = _find(client, options)
-    champion = _by_alias(client, options.name, names.CHAMPION)
-    with tracking.open_run(
-        run_name=f"promote {options.name} version {version.version}",
-        tags={names.TAG_KIND: names.KIND_PROMOTION},
-    ) as run:
+    version = tracking.patiently(lambda: _find(client, options))
+    champion = tracking.patiently(lambda: _by_alias(client, options.name, names.CHAMPION))
+    title = f"promote {options.name} version {version.version}"
+    with tracking.open_run(run_name=title, tags={names.TAG_KIND: names.KIND_PROMOTION}) as run:
         # A run that `mlflow run` made has a name that says nothing.
-        client.update_run(run.run_id, name=f"promote {options.name} version {version.version}")
+        tracking.patiently(lambda: client.update_run(run.run_id, name=title))
+        run.params(option_params(options))
         decision, rolled_back = _decide(version, champion, options)
         _link(client, run.run_id, version, champion)
+        if not _same(version, champion):  # else its tag goes on saying why it was promoted
+            replaced = champion if rolled_back else None
+            tracking.patiently(lambda: _carry_out(client, decision, version, replaced))
+        # Last, so that the run says nothing that has not come about.
         run.tags(
             {
                 names.VERSION_DECISION: _verdict(decision),
                 names.TAG_MODEL_VERSION: f"{options.name}/{version.version}",
             }
         )
-    if _same(version, champion):
-        return decision  # its tag goes on saying why it was promoted
-    client.set_model_version_tag(
-        options.name, version.version, names.VERSION_DECISION, _verdict(decision)
-    )
-    if decision.accepted:
-        _move_champion(client, version, champion if rolled_back else None)
     return decision
 
 
@@ -130,7 +133,8 @@ def _decide(
     if _same(version, champion):
         return accepted("it is the champion already")
     if options.version is not None and names.VERSION_PROMOTED_AT in version.tags:
-        return accepted(f"rollback: it was the champion before version {current}", rollback=True)
+        since = f"before version {current}" if current else "before, and there is none now"
+        return accepted(f"rollback: it was the champion {since}", rollback=True)
     if names.VERSION_ROLLED_BACK in version.tags:
         return refused(
             f"it was rolled back ({version.tags[names.VERSION_ROLLED_BACK]}); "
@@ -145,8 +149,9 @@ def _decide(
         return accepted("there is no champion yet and its measurement is valid")
     return accepted(
         f"test accuracy {card.test_accuracy:.4f} against {other.test_accuracy:.4f} "
-        f"(margin {options.accuracy_margin:g}), energy {card.energy_per_epoch_j:.4g} against "
-        f"{other.energy_per_epoch_j:.4g} J per epoch, measurement valid"
+        f"(margin {options.accuracy_margin:g}), training energy "
+        f"{card.energy_per_1k_images_j:.4g} against {other.energy_per_1k_images_j:.4g} J per 1,000 "
+        "images, measurement valid"
     )
 
 
@@ -156,12 +161,15 @@ def _find(client: MlflowClient, options: PromoteOptions) -> ModelVersion:
         if version is None:
             raise RegistryError(
                 f"there is no model {options.name!r} with the alias {names.CHALLENGER!r}: "
-                "run analyze with final_repeats of at least 1 first"
+                "run analyze with final_repeats of at least 1 first, or give the name of another "
+                f"registered model ({_names(client)})"
             )
         return version
     try:
         return client.get_model_version(options.name, str(options.version))
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         known = client.search_model_versions(f"name = '{options.name}'")
         numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "none"
         raise RegistryError(
@@ -173,9 +181,15 @@ def _by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | Non
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+        if error.error_code not in _ABSENT:
+            raise
+        return None
+
+
+def _names(client: MlflowClient) -> str:
+    """Return the registered models that have a challenger."""
+    found = client.search_registered_models(f"name LIKE '{names.MODEL_PREFIX}%'")
+    return ", ".join(m.name for m in found if names.CHALLENGER in m.aliases) or "there is none"
 
 
 def _same(version: ModelVersion, other: ModelVersion | None) -> bool:
@@ -191,8 +205,21 @@ def _link(
 ) -> None:
     """Make the compared models inputs of the run, so that the UI links them."""
     runs = dict.fromkeys(v.run_id for v in (version, champion) if v and v.run_id)
-    client.log_inputs(
-        run_id, models=[LoggedModelInput(logged_model_id(run, client)) for run in runs]
+    models = [LoggedModelInput(logged_model_id(run)) for run in runs]
+    tracking.patiently(lambda: client.log_inputs(run_id, models=models))
+
+
+def _carry_out(
+    client: MlflowClient,
+    decision: Decision,
+    version: ModelVersion,
+    rolled_back: ModelVersion | None,
+) -> None:
+    """Move the alias if the version was accepted, then write down what was decided."""
+    if decision.accepted:
+        _move_champion(client, version, rolled_back)
+    client.set_model_version_tag(
+        version.name, version.version, names.VERSION_DECISION, _verdict(decision)
     )
 
 
@@ -201,6 +228,7 @@ def _move_champion(
 ) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     name, number = version.name, str(version.version)
+    client.set_registered_model_alias(name, names.CHAMPION, number)
     client.set_model_version_tag(name, number, names.VERSION_PROMOTED_AT, now)
     if names.VERSION_ROLLED_BACK in version.tags:
         client.delete_model_version_tag(name, number, names.VERSION_ROLLED_BACK)
@@ -211,4 +239,3 @@ def _move_champion(
             names.VERSION_ROLLED_BACK,
             f"to version {number} at {now}",
         )
-    client.set_registered_model_alias(name, names.CHAMPION, number)

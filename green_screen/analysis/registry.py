@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from green_screen import names
+from green_screen import names, tracking
 
 
 class RegistryError(RuntimeError):
@@ -26,12 +26,18 @@ class ModelCard:
     """The figures that a registered version carries, as tags.
 
     Attributes:
+        model: Its architecture.
+        epochs: How long it was trained.
+        partitioning: How the data were split, as executed.
         test_accuracy: Mean over the final runs, as a fraction.
+        energy_per_1k_images_j: Mean training energy per 1,000 images over the final runs, in
+            joules: unlike that of an epoch it is of the same work however the data are split.
         energy_per_epoch_j: Mean over the final runs, in joules.
         emissions_kg_co2eq: Mean of a whole training, in kg CO2-equivalent; an estimate.
         energy_source: How the energy was obtained (``names.TAG_ENERGY_SOURCE``).
         measurement_valid: Whether every final run's measurement was valid.
         invalid_reason: Why not; empty if it was.
+        diverged: Whether the loss of any final run became not a number.
         campaign: Name of the campaign that the configuration was selected from.
         campaign_run_id: Parent run of that campaign.
         source_run_id: The run that trained the model.
@@ -40,12 +46,17 @@ class ModelCard:
         final_runs: How many runs the means are over.
     """
 
+    model: str
+    epochs: int
+    partitioning: str
     test_accuracy: float
+    energy_per_1k_images_j: float
     energy_per_epoch_j: float
     emissions_kg_co2eq: float
     energy_source: str
     measurement_valid: bool
     invalid_reason: str
+    diverged: bool
     campaign: str
     campaign_run_id: str
     source_run_id: str
@@ -56,12 +67,17 @@ class ModelCard:
     def as_tags(self) -> dict[str, str]:
         """Return the tags of a model version; :meth:`from_tags` reads them back."""
         return {
+            names.VERSION_MODEL: self.model,
+            names.VERSION_EPOCHS: str(self.epochs),
+            names.VERSION_PARTITIONING: self.partitioning,
             names.TEST_ACCURACY: repr(self.test_accuracy),
+            names.ENERGY_PER_1K_IMAGES_J: repr(self.energy_per_1k_images_j),
             names.ENERGY_PER_EPOCH_J: repr(self.energy_per_epoch_j),
             names.EMISSIONS_TOTAL_KG_CO2EQ: repr(self.emissions_kg_co2eq),
             names.TAG_ENERGY_SOURCE: self.energy_source,
             names.TAG_MEASUREMENT_VALID: str(self.measurement_valid).lower(),
             names.TAG_INVALID_REASON: self.invalid_reason,
+            names.TAG_DIVERGED: str(self.diverged).lower(),
             names.VERSION_CAMPAIGN: self.campaign,
             names.VERSION_CAMPAIGN_RUN: self.campaign_run_id,
             names.VERSION_SOURCE_RUN: self.source_run_id,
@@ -74,12 +90,17 @@ class ModelCard:
     def from_tags(cls, tags: Mapping[str, str]) -> ModelCard:
         """Read a version's tags; a figure that is not there is NaN, a text empty."""
         return cls(
+            model=tags.get(names.VERSION_MODEL, ""),
+            epochs=int(tags.get(names.VERSION_EPOCHS, "0")),
+            partitioning=tags.get(names.VERSION_PARTITIONING, ""),
             test_accuracy=float(tags.get(names.TEST_ACCURACY, "nan")),
+            energy_per_1k_images_j=float(tags.get(names.ENERGY_PER_1K_IMAGES_J, "nan")),
             energy_per_epoch_j=float(tags.get(names.ENERGY_PER_EPOCH_J, "nan")),
             emissions_kg_co2eq=float(tags.get(names.EMISSIONS_TOTAL_KG_CO2EQ, "nan")),
             energy_source=tags.get(names.TAG_ENERGY_SOURCE, ""),
             measurement_valid=tags.get(names.TAG_MEASUREMENT_VALID) == "true",
             invalid_reason=tags.get(names.TAG_INVALID_REASON, ""),
+            diverged=tags.get(names.TAG_DIVERGED) == "true",
             campaign=tags.get(names.VERSION_CAMPAIGN, ""),
             campaign_run_id=tags.get(names.VERSION_CAMPAIGN_RUN, ""),
             source_run_id=tags.get(names.VERSION_SOURCE_RUN, ""),
@@ -89,13 +110,18 @@ class ModelCard:
         )
 
 
-def logged_model_id(run_id: str, client: MlflowClient | None = None) -> str:
+def model_name(architecture: str) -> str:
+    """Return the name under which models of an architecture are registered."""
+    return names.MODEL_PREFIX + architecture
+
+
+def logged_model_id(run_id: str) -> str:
     """Return the id of the model that the run `run_id` logged, its latest if there are several.
 
     Raises:
         RegistryError: The run logged no model.
     """
-    outputs = (client or MlflowClient()).get_run(run_id).outputs
+    outputs = tracking.read_run(run_id).outputs
     models = outputs.model_outputs if outputs else []
     if not models:
         raise RegistryError(f"run {run_id} has no logged model: train it with log_model=true")
@@ -116,9 +142,17 @@ def register(
 
     Raises:
         RegistryError: The run logged no model.
+        StoreUnavailableError: The tracking server stayed away.
     """
+    model_id = logged_model_id(run_id)
+    # As a whole: what was done before the server went away is found again.
+    return tracking.patiently(lambda: _register(run_id, model_id, description, tags, name))
+
+
+def _register(
+    run_id: str, model_id: str, description: str, tags: Mapping[str, str], name: str
+) -> ModelVersion:
     client = MlflowClient()
-    model_id = logged_model_id(run_id, client)
     _ensure_registered_model(client, name)
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     if known:

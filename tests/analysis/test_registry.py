@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from entrypoints import analyze as analyze_entry
 from entrypoints import promote as promote_entry
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.analysis import registry
 from green_screen.analysis.promotion import gate, promote
 from green_screen.analysis.registry import ModelCard, RegistryError
 from green_screen.options import OptionError, PromoteOptions
 
 CARD = ModelCard(
+    model="resnet50",
+    epochs=50,
+    partitioning="60-20-20",
     test_accuracy=0.60,
+    energy_per_1k_images_j=10.0,
     energy_per_epoch_j=500.0,
     emissions_kg_co2eq=0.01,
     energy_source=names.SOURCE_COUNTER,
     measurement_valid=True,
     invalid_reason="",
+    diverged=False,
     campaign="a campaign",
     campaign_run_id="c" * 32,
     source_run_id="",
@@ -48,7 +56,12 @@ def trained(card: ModelCard = CARD, **changes: object) -> int:
     with mlflow.start_run() as run:
         mlflow.pyfunc.log_model(name="model", python_model=str(MODEL), pip_requirements=[])
     card = dataclasses.replace(card, source_run_id=run.info.run_id, **changes)
-    version = registry.register(run.info.run_id, description="A model.", tags=card.as_tags())
+    version = registry.register(
+        run.info.run_id,
+        description="A model.",
+        tags=card.as_tags(),
+        name=registry.model_name(card.model),
+    )
     return int(version.version)
 
 
@@ -57,7 +70,9 @@ def alias(client: MlflowClient, name: str) -> int:
 
 
 def test_a_card_survives_its_tags() -> None:
-    card = dataclasses.replace(CARD, measurement_valid=False, invalid_reason="too short")
+    card = dataclasses.replace(
+        CARD, measurement_valid=False, invalid_reason="too short", diverged=True
+    )
     assert ModelCard.from_tags(card.as_tags()) == card
 
 
@@ -97,10 +112,10 @@ def test_a_worse_model_is_refused_with_the_figures_and_the_reason_is_logged(
 ) -> None:
     good = trained()
     promote(PromoteOptions())
-    bad = trained(energy_per_epoch_j=501.0)
+    bad = trained(energy_per_1k_images_j=10.1)
     decision = promote(PromoteOptions())
     assert not decision.accepted and decision.champion == good
-    assert "501 J per epoch is above the champion's 500 J" in decision.reason
+    assert "10.1 J per 1,000 images is above the champion's 10 J" in decision.reason
     assert alias(store, names.CHAMPION) == good
     tag = store.get_model_version(names.MODEL_NAME, str(bad)).tags[names.VERSION_DECISION]
     assert tag == f"refused: {decision.reason}"
@@ -117,7 +132,7 @@ def test_a_worse_model_is_refused_with_the_figures_and_the_reason_is_logged(
 def test_rollback_to_a_former_champion_and_no_silent_return(store: MlflowClient) -> None:
     old = trained()
     promote(PromoteOptions())
-    new = trained(energy_per_epoch_j=400.0)
+    new = trained(energy_per_1k_images_j=8.0)
     assert promote(PromoteOptions()).accepted and alias(store, names.CHAMPION) == new
 
     back = promote(PromoteOptions(version=old))
@@ -129,12 +144,39 @@ def test_rollback_to_a_former_champion_and_no_silent_return(store: MlflowClient)
     assert names.VERSION_ROLLED_BACK not in store.get_model_version(names.MODEL_NAME, str(new)).tags
 
 
+def test_rollback_where_the_champion_was_taken_away(store: MlflowClient) -> None:
+    old = trained()
+    promote(PromoteOptions())
+    store.delete_registered_model_alias(names.MODEL_NAME, names.CHAMPION)
+    back = promote(PromoteOptions(version=old))
+    assert back.reason == "rollback: it was the champion before, and there is none now"
+    assert alias(store, names.CHAMPION) == old
+
+
+def test_the_record_says_nothing_that_has_not_come_about(
+    store: MlflowClient, tmp_path: Path
+) -> None:
+    number = trained()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON registered_model_aliases "
+            "WHEN NEW.alias = 'champion' BEGIN SELECT RAISE(ABORT, 'no champions here'); END"
+        )
+    with pytest.raises(MlflowException, match="no champions here"):
+        promote(PromoteOptions())
+    version = store.get_model_version(names.MODEL_NAME, str(number))
+    assert names.CHAMPION not in version.aliases
+    assert not {names.VERSION_DECISION, names.VERSION_PROMOTED_AT} & set(version.tags)
+    (run,) = tracking.search_runs(None, f"tags.`{names.TAG_KIND}` = '{names.KIND_PROMOTION}'")
+    assert run.info.status == "FAILED" and names.VERSION_DECISION not in run.data.tags
+
+
 def test_naming_a_version_that_was_never_champion_does_not_evade_the_gate(
     store: MlflowClient,
 ) -> None:
     good = trained()
     promote(PromoteOptions())
-    bad = trained(energy_per_epoch_j=900.0)
+    bad = trained(energy_per_1k_images_j=18.0)
     assert not promote(PromoteOptions(version=bad)).accepted
     assert alias(store, names.CHAMPION) == good
 
@@ -146,7 +188,12 @@ def test_naming_a_version_that_was_never_champion_does_not_evade_the_gate(
         ({"test_accuracy": 0.595}, None),  # within the margin
         ({"test_accuracy": 0.58}, "test accuracy 0.5800 is below"),
         ({"test_accuracy": float("nan")}, "test accuracy is missing"),
-        ({"energy_per_epoch_j": float("nan")}, "energy is missing"),
+        ({"energy_per_1k_images_j": float("nan")}, "energy per 1,000 images is missing"),
+        ({"energy_per_1k_images_j": 10.1}, "10.1 J per 1,000 images is above"),
+        # An epoch of another partitioning is other work: only the energy for the images counts.
+        ({"energy_per_epoch_j": 700.0, "partitioning": "90-5-5"}, None),
+        ({"model": "resnet8"}, "resnet8 here, resnet50 for the champion"),
+        ({"diverged": True}, "its training diverged"),
         ({"measurement_valid": False, "invalid_reason": "window of 2 s"}, "window of 2 s"),
         ({"energy_source": names.SOURCE_ESTIMATE}, "energies cannot be compared"),
         ({"hardware": "NVIDIA A100"}, "energies cannot be compared"),
@@ -162,7 +209,7 @@ def test_the_gate(changes: dict[str, object], words: str | None) -> None:
 
 
 def test_a_champion_without_figures_lets_nothing_pass() -> None:
-    unknown = dataclasses.replace(CARD, energy_per_epoch_j=float("nan"))
+    unknown = dataclasses.replace(CARD, energy_per_1k_images_j=float("nan"))
     assert gate(CARD, unknown, accuracy_margin=0.01)
 
 
@@ -171,14 +218,29 @@ def test_the_entry_point_says_what_is_missing(
 ) -> None:
     assert promote_entry.main([]) == 1
     assert "no model 'green-screen-resnet50' with the alias 'challenger'" in capsys.readouterr().err
+    trained(model="resnet8")
+    assert promote_entry.main([]) == 1
+    assert "another registered model (green-screen-resnet8)" in capsys.readouterr().err
     number = trained()
     assert promote_entry.main([]) == 0
     assert f"version {number}: champion" in capsys.readouterr().out
     assert promote_entry.main(["--version", "99"]) == 1
     assert f"has no version 99; there are {number}" in capsys.readouterr().err
-    trained(energy_per_epoch_j=600.0)
+    trained(energy_per_1k_images_j=12.0)
     assert promote_entry.main([]) == 1
     assert f"the champion is still version {number}" in capsys.readouterr().out
+
+
+def test_a_server_that_is_away_costs_a_line_and_no_traceback(
+    store: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GREEN_SCREEN_PATIENCE_S", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")  # the port of a service that discards
+    for name, entry in (("promote", promote_entry), ("analyze", analyze_entry)):
+        assert entry.main([]) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith(f"{name}: the tracking server 'http://127.0.0.1:9' has not answered")
 
 
 def test_options_are_checked() -> None:
