@@ -6,28 +6,37 @@ import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from typing import cast
 
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from green_screen import names, tracking
+from green_screen import __version__, names, tracking
 from green_screen.analysis import gallery, registration, tradeoff
+from green_screen.analysis.coding import CodingKind
 from green_screen.analysis.energy_service import log_energy_model
 from green_screen.analysis.final import FinalComparison, compare
-from green_screen.analysis.final_runs import FinalPlan, campaign_options, run_finals
+from green_screen.analysis.final_runs import (
+    FinalPlan,
+    FinalRuns,
+    campaign_options,
+    options_of,
+    run_finals,
+)
 from green_screen.analysis.findings import Findings
 from green_screen.analysis.publishing import publish
 from green_screen.analysis.regression import EnergyAnalysis, fit_energy_model
-from green_screen.analysis.runs import REQUESTED, config_of, read_epochs, read_runs
+from green_screen.analysis.runs import read_epochs
 from green_screen.analysis.selection import Selection, SelectionError, select
-from green_screen.options import AnalyzeOptions, OptionError, TrainOptions, option_params
-from green_screen.space import FACTOR_NAMES, Space, TrainingConfig
+from green_screen.analysis.subject import Subject, read_subject
+from green_screen.options import AnalyzeOptions, OptionError, option_params
 from green_screen.sweep.executor import TRAINER, Executor
 from green_screen.sweep.local import LocalExecutor, local_devices
 from green_screen.tracking import RunLogger
+from green_screen.training import request
 
 # The responses that energies are predicted from.
 PREDICTORS = ("epoch", "per_1k_images")
@@ -41,13 +50,13 @@ class Analyzed:
         run_id: The analysis run.
         findings: What the report was written from.
         report: Where the report lies, as a path or URI.
-        model_version: The registered version of the selected model; ``None`` if there is none.
+        model: The registered version of the selected model; ``None`` if there is none.
     """
 
     run_id: str
     findings: Findings
     report: str
-    model_version: int | None
+    model: ModelVersion | None
 
 
 def analyze(
@@ -64,85 +73,108 @@ def analyze(
     Raises:
         CampaignError: There is no such campaign, or it has no runs.
         OptionError: CodeCarbon does not know the country.
+        StoreUnavailableError: The tracking server stayed away.
     """
-    runs = read_runs(sweep=options.sweep)
-    campaign = MlflowClient().get_run(runs["campaign"].iloc[0])
-    name = campaign.info.run_name
+    if options.country is not None:
+        request.check_country(options.country)
+    subject = read_subject(options)
+    runs, title = subject.runs, f"analysis of {subject.name}"
     with (
         tracking.open_run(
-            run_name=f"analysis of {name}",
-            tags={
-                names.TAG_KIND: names.KIND_ANALYSIS,
-                names.TAG_CAMPAIGN: campaign.info.run_id,
-            },
+            run_name=title,
+            tags={names.TAG_KIND: names.KIND_ANALYSIS, names.TAG_CAMPAIGN: subject.run_id},
+            experiment=subject.experiment(),
         ) as run,
         ExitStack() as stack,
     ):
         # A run that `mlflow run` made has a name that says nothing.
-        MlflowClient().update_run(run.run_id, name=f"analysis of {name}")
+        tracking.patiently(lambda: MlflowClient().update_run(run.run_id, name=title))
         run.params(option_params(options))
-        dataset = from_pandas(runs.drop(columns="start_time"), name=_file_name(name))
+        dataset = from_pandas(runs.drop(columns="start_time"), name=_file_name(subject.name))
         run.dataset(dataset, "analysis")
         if executor is None:
             executor = LocalExecutor(devices=local_devices()[:1])
             stack.callback(executor.close)
-        cost = _cost(runs, campaign, options)
-        fits = _fits(runs, options.response)
-        selection, problems = _selection(runs, options)
-        final, model_run_id = None, None
+        cost = _cost(subject, options)
+        fits = _fits(runs, options)
+        selection, problems = chosen(runs, options)
+        final: FinalComparison | None = None
+        made: FinalRuns | None = None
         if selection is not None and options.final_repeats > 0:
             try:
-                final, model_run_id = _final(
-                    options, campaign, selection, baseline_config(runs), run, trainer, executor
+                plan = final_plan(subject, selection, options, trainer)
+                made = run_finals(
+                    plan,
+                    parent_run_id=run.run_id,
+                    experiment_id=tracking.read_run(selection.run_id).info.experiment_id,
+                    executor=executor,
                 )
+                final = compare(made.runs, energy_metric=selection.energy_metric)
             except OptionError as error:
                 problems += (f"There was no final comparison: {error}",)
+        target_accuracy, to_accuracy = subject.to_accuracy(options.target_accuracy)
         findings = _with_figures(
             Findings(
-                campaign=name,
-                campaign_run_id=campaign.info.run_id,
+                campaign=subject.name,
+                campaign_run_id=subject.run_id,
                 runs=runs,
-                hardware=MlflowClient().get_run(runs["run_id"].iloc[0]).data.tags,
+                hardware=subject.hardware(),
                 analysis=fits[options.response],
-                baseline=baseline_config(runs),
+                baseline=subject.baseline,
                 selection=selection,
                 final=final,
                 problems=problems,
                 front=tradeoff.pareto_front(runs),
                 break_even=tradeoff.break_even(fits["epoch"]),
+                target_accuracy=target_accuracy,
+                to_accuracy=to_accuracy,
                 cost=cost,
-                how=_how(campaign, run),
+                finals_reused=made.reused if made else 0,
+                how=_how(subject, run, options),
             )
         )
         publish(findings, run)
-        model_version = None
-        if model_run_id is not None:
-            model_version = registration.register_selected(findings, model_run_id)
+        model = None
+        if made is not None and made.model_run_id is not None:
+            model = registration.register_selected(findings, made.model_run_id)
         predictors = [fits[response] for response in PREDICTORS]
         if any(fit.model is not None for fit in predictors):
-            log_energy_model(predictors)
-    client = MlflowClient()
+            tracking.patiently(lambda: log_energy_model(predictors))
     return Analyzed(
         run_id=run.run_id,
         findings=findings,
-        report=_where(client.get_run(run.run_id), names.REPORT_HTML),
-        model_version=model_version,
+        report=_where(tracking.read_run(run.run_id), names.REPORT_HTML),
+        model=model,
     )
 
 
-def _fits(runs: pd.DataFrame, response: str) -> dict[str, EnergyAnalysis]:
+def latest_options(campaign_run_id: str) -> AnalyzeOptions:
+    """Return the options of the latest finished analysis of a campaign; the defaults without one.
+
+    Args:
+        campaign_run_id: As in :attr:`~green_screen.analysis.subject.Subject.run_id`.
+    """
+    found = tracking.search_runs(
+        None,
+        f"tags.`{names.TAG_CAMPAIGN}` = '{campaign_run_id}' and "
+        f"tags.`{names.TAG_KIND}` = '{names.KIND_ANALYSIS}' and attributes.status = 'FINISHED'",
+        limit=1,
+    )
+    return AnalyzeOptions(**options_of(AnalyzeOptions, found[0].data.params) if found else {})
+
+
+def _fits(runs: pd.DataFrame, options: AnalyzeOptions) -> dict[str, EnergyAnalysis]:
     """Return the fit of the response, and those that predictions and break-even are made from."""
+    asked, coding = options.response, cast(CodingKind, options.coding)
     fits = {
-        other: fit_energy_model(runs, response=other, permutations=1, cv_repeats=1)
+        other: fit_energy_model(runs, response=other, coding=coding, permutations=1, cv_repeats=1)
         for other in PREDICTORS
-        if other != response
+        if other != asked
     }
-    return {response: fit_energy_model(runs, response=response), **fits}
+    return {asked: fit_energy_model(runs, response=asked, coding=coding), **fits}
 
 
-def _selection(
-    runs: pd.DataFrame, options: AnalyzeOptions
-) -> tuple[Selection | None, tuple[str, ...]]:
+def chosen(runs: pd.DataFrame, options: AnalyzeOptions) -> tuple[Selection | None, tuple[str, ...]]:
     """Return the selected configuration, or ``None`` and why there is none."""
     try:
         selected = select(
@@ -161,7 +193,7 @@ def _with_figures(findings: Findings) -> Findings:
     shown = gallery.shown_runs(analysis.runs, analysis.response.metric)
     figures = gallery.draw_all(
         analysis,
-        epochs=read_epochs(list(shown)),
+        epochs=tracking.patiently(lambda: read_epochs(list(shown))),
         front=findings.front,
         selection=findings.selection,
         final=findings.final,
@@ -170,58 +202,45 @@ def _with_figures(findings: Findings) -> Findings:
     return dataclasses.replace(findings, figures=figures)
 
 
-def baseline_config(runs: pd.DataFrame) -> TrainingConfig:
-    """Return the requested configuration of the campaign's baseline, or the published one."""
-    baselines = runs[runs["kind"] == names.KIND_BASELINE]
-    if baselines.empty:
-        return Space.load().baseline
-    first = baselines.iloc[0]
-    return config_of({factor: str(first[REQUESTED + factor]) for factor in FACTOR_NAMES})
+def final_plan(
+    subject: Subject, selection: Selection, options: AnalyzeOptions, trainer: str = TRAINER
+) -> FinalPlan:
+    """Return what the final runs of an analysis train.
 
-
-def _final(
-    options: AnalyzeOptions,
-    campaign: Run,
-    selection: Selection,
-    baseline: TrainingConfig,
-    run: RunLogger,
-    trainer: str,
-    executor: Executor,
-) -> tuple[FinalComparison, str | None]:
-    """Make the final runs and compare them; also return the one that logged the model."""
-    if names.TAG_IMPORTED in campaign.data.tags:
-        raise OptionError("the campaign was made elsewhere and imported")
-    source = MlflowClient().get_run(selection.run_id)
-    plan = FinalPlan(
-        baseline=baseline,
+    Raises:
+        OptionError: The selected run cannot be trained again.
+    """
+    source = tracking.read_run(selection.run_id)
+    if names.TAG_IMPORTED in source.data.tags:
+        raise OptionError("the selected run was made elsewhere and imported")
+    return FinalPlan(
+        campaign=subject.run_id,
+        baseline=subject.baseline,
         selected=selection.config,
         options=campaign_options(source.data.params, epochs=options.final_epochs),
         repeats=options.final_repeats,
         trainer=trainer,
     )
-    made = run_finals(
-        plan,
-        parent_run_id=run.run_id,
-        experiment_id=source.info.experiment_id,
-        executor=executor,
-    )
-    return compare(made.runs, energy_metric=selection.energy_metric), made.model_run_id
 
 
-def _cost(runs: pd.DataFrame, campaign: Run, options: AnalyzeOptions) -> tradeoff.Cost:
-    country = options.country or campaign.data.params.get("country") or TrainOptions.country
+def _cost(subject: Subject, options: AnalyzeOptions) -> tradeoff.Cost:
+    country = options.country or subject.country
     try:
         return tradeoff.campaign_cost(
-            runs, country=country, price_per_kwh=options.price_per_kwh, currency=options.currency
+            subject.runs,
+            country=country,
+            price_per_kwh=options.price_per_kwh,
+            currency=options.currency,
         )
     except ValueError as error:
         raise OptionError(str(error)) from error
 
 
-def _how(campaign: Run, run: RunLogger) -> str:
+def _how(subject: Subject, run: RunLogger, options: AnalyzeOptions) -> str:
+    values = ", ".join(f"{name}={value}" for name, value in option_params(options).items())
     return (
-        f"Green Screen {version('green-screen')}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
-        f"Campaign {campaign.info.run_id}, analysis {run.run_id}."
+        f"Green Screen {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
+        f"Campaign {subject.run_id.replace(',', ', ')}, analysis {run.run_id}. Options: {values}."
     )
 
 

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from green_screen.analysis.style import Rendered
 
 MISSING = "n/a"
+NOT_RECORDED = "not recorded"
+
+# More decimals than these are not read; what is nearer to 0 is given as a bound.
+_MAX_DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Column:
 class Table:
     """A table of texts, one tuple a row; rows in `marked` are emphasised.
 
-    A `folded` one is there for who looks for it: behind a click in HTML, left out of the PDF.
+    A `folded` one is there for who looks for it, behind a click in HTML; a `long` one is left out
+    of the PDF.
     """
 
     caption: str
@@ -46,6 +51,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     marked: frozenset[int] = frozenset()
     folded: bool = False
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,10 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{decimals}f}"
-    return f"{value:.{digits - 1}e}" if decimals > 7 else text
+    least = 10.0**-_MAX_DECIMALS
+    if abs(value) < least:
+        return f"{'<' if value > 0 else '> -'} {least:.{_MAX_DECIMALS}f}".replace("- ", "-")
+    return f"{value:,.{min(decimals, _MAX_DECIMALS)}f}"
 
 
 def count(n: int, what: str) -> str:
@@ -116,6 +124,16 @@ def count(n: int, what: str) -> str:
 def percent(fraction: float, digits: int = 1) -> str:
     """Return a fraction in percent."""
     return f"{100 * fraction:.{digits}f} %" if math.isfinite(fraction) else MISSING
+
+
+def share(fraction: float) -> str:
+    """Return a fraction in percent, with the decimals that tell it from 0 % and from 100 %."""
+    if not math.isfinite(fraction):
+        return MISSING
+    rest = min(abs(fraction), abs(1 - fraction))
+    if 0 < rest < 0.0001:
+        return "less than 0.01 %" if abs(fraction) < 0.5 else "more than 99.99 %"
+    return percent(fraction, 0 if rest == 0 or rest >= 0.1 else 1 if rest >= 0.01 else 2)
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:

@@ -26,6 +26,9 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     names.EMISSIONS_TOTAL_KG_CO2EQ: ("emissions, estimate", "kg CO2eq"),
 }
 
+# Sums over the run's parts: they lack what an incomplete measurement lacks.
+_SUMS = (names.ENERGY_TOTAL_J, names.EMISSIONS_TOTAL_KG_CO2EQ)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -92,10 +95,11 @@ def compare(
 ) -> FinalComparison:
     """Compare the two configurations by their pairs of final runs.
 
-    A pair counts for a quantity if both of its runs finished and have it, and for an energy only if
-    both measurements are valid. Ratios are compared on the log scale: the geometric mean of the
-    pairs' ratios with the paired t interval, transformed back. Accuracies are compared by the mean
-    of the pairs' differences with the paired t interval.
+    A pair counts for a quantity if both of its runs finished with a valid measurement and have it;
+    for a sum over the whole run if no part of it is missing; and for anything but the duration if
+    both energies come from one source. An accuracy needs no measurement. Ratios are compared on the
+    log scale: the geometric mean of the pairs' ratios with the paired t interval, transformed back.
+    Accuracies are compared by the mean of the pairs' differences with the paired t interval.
 
     Args:
         runs: Final runs with the columns ``role`` and ``pair``.
@@ -117,9 +121,27 @@ def compare(
             f"{len(bad)} of {len(runs)} final runs have an invalid measurement and do not count "
             f"for energies: {reasons}."
         )
+    incomplete = valid & (runs["incomplete"].str.lower() == "true")
+    if incomplete.any():
+        statements.append(
+            f"{incomplete.sum()} of {len(runs)} final runs were measured in part and do not count "
+            f"for sums over the whole run: {', '.join(runs.loc[incomplete, 'run_name'])}."
+        )
+    mixed = valid & _of_mixed_sources(runs[valid]).reindex(runs.index, fill_value=False)
+    if mixed.any():
+        sources = " and ".join(sorted(set(runs.loc[mixed, "energy_source"])))
+        statements.append(
+            f"{mixed.sum()} of {len(runs)} final runs do not count for energies, because those of "
+            f"their pair come from different sources ({sources})."
+        )
     ratios = {}
     for metric in QUANTITIES:
-        pairs = _pairs(runs[valid & (runs[metric] > 0)], metric)
+        usable = valid & (runs[metric] > 0)
+        if metric in _SUMS:
+            usable &= ~incomplete
+        if metric != names.DURATION_S:
+            usable &= ~mixed
+        pairs = _pairs(runs[usable], metric)
         logs = np.log(pairs[SELECTED].to_numpy() / pairs[BASELINE].to_numpy())
         estimate = paired_t(logs, alpha)
         ratios[metric] = Estimate(
@@ -164,3 +186,8 @@ def _pairs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return one row a complete pair, columns ``baseline`` and ``selected``."""
     table = runs.pivot(index="pair", columns="role", values=metric)
     return table.reindex(columns=[BASELINE, SELECTED]).dropna()
+
+
+def _of_mixed_sources(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether the energies of a run's pair come from more than one source."""
+    return runs.groupby("pair")["energy_source"].transform("nunique") > 1

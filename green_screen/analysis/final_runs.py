@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from green_screen import names, tracking
 from green_screen.analysis.final import BASELINE, SELECTED
 from green_screen.analysis.runs import to_frame
-from green_screen.options import OptionError, SweepOptions, TrainOptions, parse_value
+from green_screen.options import (
+    OptionError,
+    SweepOptions,
+    TrainOptions,
+    option_params,
+    parse_value,
+)
 from green_screen.space import TrainingConfig
 from green_screen.sweep.cooldown import found_state
 from green_screen.sweep.executor import TRAINER, Cooldown, Executor, Job, RestingState
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
+
+# Options that say nothing of what is trained: the configuration is given, and which run keeps the
+# model is decided here.
+_NOT_THE_WORK = ("config", "log_model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +38,7 @@ class FinalPlan:
     """What the final runs train.
 
     Attributes:
+        campaign: Run id of the campaign that was analysed; of several, joined by commas.
         baseline: The requested configuration of the baseline.
         selected: The requested configuration that was selected.
         options: What each training takes beside its factors; the pair's number is added to the
@@ -36,6 +47,7 @@ class FinalPlan:
         trainer: What each job calls (:class:`~green_screen.sweep.executor.Job`).
     """
 
+    campaign: str
     baseline: TrainingConfig
     selected: TrainingConfig
     options: TrainOptions
@@ -61,6 +73,11 @@ class FinalPlan:
             both = [(pair, BASELINE, self.baseline), (pair, SELECTED, self.selected)]
             yield from both if pair % 2 == 0 else reversed(both)
 
+    def params(self, pair: int, config: TrainingConfig) -> dict[str, str]:
+        """Return the parameters by which a run is one of this plan."""
+        options = option_params(dataclasses.replace(self.options, seed=self.options.seed + pair))
+        return config.as_params() | {k: v for k, v in options.items() if k not in _NOT_THE_WORK}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRuns:
@@ -69,10 +86,12 @@ class FinalRuns:
     Attributes:
         runs: Rows of :func:`green_screen.analysis.runs.to_frame` with ``role`` and ``pair``.
         model_run_id: The run that logged the selected configuration's model; ``None`` if none did.
+        reused: How many of the runs an earlier analysis had made.
     """
 
     runs: pd.DataFrame
     model_run_id: str | None
+    reused: int
 
 
 def campaign_options(params: Mapping[str, str], *, epochs: int | None) -> TrainOptions:
@@ -91,41 +110,71 @@ def campaign_options(params: Mapping[str, str], *, epochs: int | None) -> TrainO
                 f"the campaign's runs have no parameter {name}, so they cannot be trained again: "
                 "use final_repeats=0"
             )
-    hints = typing.get_type_hints(TrainOptions)
-    values = {
+    values = options_of(TrainOptions, params)
+    given = {name: value for name, value in values.items() if name not in _NOT_THE_WORK}
+    return TrainOptions(**{**given, **({} if epochs is None else {"epochs": epochs})})
+
+
+def options_of(cls: type[Any], params: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options among logged parameters, each as the type that `cls` gives it."""
+    hints = typing.get_type_hints(cls)
+    return {
         option.name: parse_value(option.name, hints[option.name], params[option.name])
-        for option in dataclasses.fields(TrainOptions)
-        if option.name in params and option.name != "log_model"
+        for option in dataclasses.fields(cls)
+        if option.name in params
     }
-    return TrainOptions(**{**values, **({} if epochs is None else {"epochs": epochs})})
 
 
-def read_finals(campaign_run_id: str) -> pd.DataFrame:
-    """Return the final runs of a campaign's latest analysis that made some.
+def read_finals(plan: FinalPlan) -> pd.DataFrame:
+    """Return the complete pairs of final runs that were made by a plan, in whichever analysis.
 
     Returns:
-        Rows of :func:`green_screen.analysis.runs.to_frame` with the columns ``role`` and ``pair``;
-        none if no analysis of the campaign made final runs.
+        Rows of :func:`green_screen.analysis.runs.to_frame` with the columns ``role`` and ``pair``.
     """
-    client = MlflowClient()
-    experiment_id = client.get_run(campaign_run_id).info.experiment_id
-    analyses = client.search_runs(
-        [experiment_id],
-        f"tags.`{names.TAG_CAMPAIGN}` = '{campaign_run_id}'",
-        order_by=["attributes.start_time DESC"],
+    return _with_roles(_made(plan))
+
+
+def _made(plan: FinalPlan) -> list[Run]:
+    """Return the plan's finished runs with a valid measurement, of each complete pair the latest.
+
+    Half a pair does not count: the other half would not be next to it in time.
+    """
+    found = tracking.search_runs(
+        None,
+        f"tags.`{names.TAG_CAMPAIGN}` = '{plan.campaign}' and "
+        f"tags.`{names.TAG_KIND}` = '{names.KIND_FINAL}' and attributes.status = 'FINISHED'",
     )
-    for analysis in analyses:
-        finals = client.search_runs(
-            [experiment_id],
-            f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{analysis.info.run_id}' and "
-            f"tags.`{names.TAG_KIND}` = '{names.KIND_FINAL}'",
-        )
-        if finals:
-            return _with_roles(list(finals))
-    return _with_roles([])
+    pairs: dict[int, list[tuple[str, TrainingConfig]]] = {}
+    for pair, role, config in plan.turns():
+        pairs.setdefault(pair, []).append((role, config))
+    made: list[Run] = []
+    for pair, turns in pairs.items():
+        # An analysis makes each pair once, so the runs of one parent belong together.
+        for parent in dict.fromkeys(run.data.tags.get(MLFLOW_PARENT_RUN_ID) for run in found):
+            runs = [
+                run
+                for role, config in turns
+                for run in found
+                if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent
+                and _is_turn(run, pair, role, plan.params(pair, config))
+            ]
+            if len(runs) == len(turns):
+                made.extend(runs)
+                break
+    return made
 
 
-def _with_roles(runs: list[Run]) -> pd.DataFrame:
+def _is_turn(run: Run, pair: int, role: str, params: Mapping[str, str]) -> bool:
+    tags = run.data.tags
+    return (
+        tags.get(names.TAG_FINAL_ROLE) == role
+        and tags.get(names.TAG_FINAL_PAIR) == str(pair)
+        and tags.get(names.TAG_MEASUREMENT_VALID) != "false"
+        and params.items() <= run.data.params.items()
+    )
+
+
+def _with_roles(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a table of final runs in the order in which they ran."""
     ordered = sorted(runs, key=lambda run: int(run.data.tags[names.TAG_POSITION]))
     frame = to_frame(ordered)
@@ -139,26 +188,43 @@ def run_finals(
 ) -> FinalRuns:
     """Train the final runs one after another, as children of `parent_run_id`.
 
-    The first run of the selected configuration that finishes logs its model.
+    Pairs that an earlier analysis made by the same plan are used again. The first run of the
+    selected configuration that finishes logs its model.
     """
-    with CampaignProgress(plan.runs, [], executor.slots, executor.boards) as progress:
-        maker = _Maker(plan, parent_run_id, experiment_id, progress)
+    made = _made(plan)
+    with CampaignProgress(plan.runs, made, executor.slots, executor.boards) as progress:
+        if made:
+            progress.say(f"{len(made)} of {plan.runs} final runs were made before: used again")
+        maker = _Maker(plan, parent_run_id, experiment_id, progress, made)
         run_jobs(
             executor,
-            range(plan.runs),
+            maker.missing,
             maker.make_job,
             on_end=maker.note,
             on_lost=progress.lost,
             on_poll=progress.poll,
         )
-    return FinalRuns(runs=_with_roles(maker.ended), model_run_id=maker.model_run_id)
+    return FinalRuns(
+        runs=_with_roles([*made, *maker.ended]), model_run_id=maker.model_run_id, reused=len(made)
+    )
+
+
+def _has_model(run: Run) -> bool:
+    # A search does not return what a run put out.
+    outputs = tracking.read_run(run.info.run_id).outputs
+    return bool(outputs and outputs.model_outputs)
 
 
 class _Maker:
     """Makes the jobs in turn and takes note of their ends."""
 
     def __init__(
-        self, plan: FinalPlan, parent_run_id: str, experiment_id: str, progress: CampaignProgress
+        self,
+        plan: FinalPlan,
+        parent_run_id: str,
+        experiment_id: str,
+        progress: CampaignProgress,
+        made: Sequence[Run],
     ) -> None:
         self._plan = plan
         self._turns = list(plan.turns())
@@ -166,8 +232,10 @@ class _Maker:
         self._experiment_id = experiment_id
         self._progress = progress
         self._resting: dict[str, RestingState] = {}
+        done = {int(run.data.tags[names.TAG_POSITION]) for run in made}
+        self.missing = [position for position in range(plan.runs) if position not in done]
         self.ended: list[Run] = []
-        self.model_run_id: str | None = None
+        self.model_run_id = next((str(run.info.run_id) for run in made if _has_model(run)), None)
 
     def make_job(self, position: int) -> Job:
         """Create the child run of a turn and return its job."""
@@ -178,6 +246,7 @@ class _Maker:
             names.TAG_POSITION: position,
             names.TAG_FINAL_ROLE: role,
             names.TAG_FINAL_PAIR: pair,
+            names.TAG_CAMPAIGN: self._plan.campaign,
         }
         options = dataclasses.replace(
             self._plan.options,

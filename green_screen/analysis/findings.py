@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from green_screen import names
-from green_screen.analysis.document import interval, number, percent
+from green_screen.analysis.document import interval, number, share
 from green_screen.analysis.final import Estimate, FinalComparison
 from green_screen.analysis.regression import EnergyAnalysis
 from green_screen.analysis.selection import Selection
 from green_screen.analysis.style import Rendered
-from green_screen.analysis.tradeoff import Cost
+from green_screen.analysis.tradeoff import BreakEven, Cost
 from green_screen.space import FACTOR_NAMES, TrainingConfig, canonical
 
 NO_MEASUREMENT = {
@@ -34,19 +34,22 @@ class Findings:
     """Everything that a report is written from.
 
     Attributes:
-        campaign: Name of the campaign.
-        campaign_run_id: Its parent run.
+        campaign: Name of the campaign; of several, all of them.
+        campaign_run_id: Its parent run; of several, joined by commas.
         runs: All runs of the campaign, rows of :func:`green_screen.analysis.runs.read_runs`.
-        hardware: Tags of one of the runs that say what it ran on.
+        hardware: Machine, as in `runs` -> tags of a run that say what it ran on.
         analysis: The fitted model.
-        baseline: The requested configuration that others are compared with; ``None`` if no run
-            of the baseline was found.
+        baseline: The requested configuration that others are compared with.
         selection: The selected configuration; ``None`` if the rule selected none.
         final: The final comparison; ``None`` if there was none.
         problems: Why a selection or a final comparison is missing.
         front: The Pareto front, rows of `runs`.
-        break_even: Rows of :func:`green_screen.analysis.tradeoff.break_even`.
+        break_even: When levels have paid back what they cost once.
+        target_accuracy: Validation accuracy of `to_accuracy`, as a fraction; NaN if there is none.
+        to_accuracy: Energy to reach it, rows of
+            :func:`green_screen.analysis.tradeoff.energy_to_accuracy`.
         cost: What the whole campaign cost.
+        finals_reused: How many of the final runs an earlier analysis had made.
         figures: Name -> figure.
         how: What made the report: versions, date, options.
     """
@@ -54,15 +57,18 @@ class Findings:
     campaign: str
     campaign_run_id: str
     runs: pd.DataFrame
-    hardware: Mapping[str, str]
+    hardware: Mapping[str, Mapping[str, str]]
     analysis: EnergyAnalysis
-    baseline: TrainingConfig | None
+    baseline: TrainingConfig
     selection: Selection | None
     final: FinalComparison | None
     problems: tuple[str, ...]
     front: pd.DataFrame
-    break_even: pd.DataFrame
+    break_even: BreakEven
+    target_accuracy: float
+    to_accuracy: pd.DataFrame
     cost: Cost
+    finals_reused: int = 0
     figures: Mapping[str, Rendered] = field(default_factory=dict)
     how: str = ""
 
@@ -92,12 +98,10 @@ def headline(findings: Findings) -> str:
             "own, so by how much it is better is not known."
         )
     ratio, accuracy = final.energy_ratio, final.accuracy_difference
-    estimated = "an estimated " if final.source in NO_MEASUREMENT else ""
-    saved = 1 - ratio.value
-    energy = f"{estimated}{percent(abs(saved), 0)} {'less' if saved >= 0 else 'more'} energy"
+    energy = _energy_text(ratio.value, estimated=final.source in NO_MEASUREMENT)
     if not ratio.has_interval:
         return (
-            f"In one run each, the selected configuration trained with {energy} than the "
+            f"In one run each, the selected configuration trained with {energy} "
             f"baseline{_accuracy_text(accuracy)}. One pair of runs has no interval: the difference "
             "may be noise."
         )
@@ -109,14 +113,22 @@ def headline(findings: Findings) -> str:
         )
     bounds = sorted((abs(1 - ratio.low), abs(1 - ratio.high)))
     return (
-        f"The selected configuration trains with {energy} than the baseline (95 % interval "
-        f"{percent(bounds[0], 0)} to {percent(bounds[1], 0)}){_accuracy_text(accuracy)}."
+        f"The selected configuration trains with {energy} baseline (95 % interval "
+        f"{share(bounds[0])} to {share(bounds[1])}){_accuracy_text(accuracy)}."
     )
+
+
+def _energy_text(ratio: float, estimated: bool) -> str:
+    """Return what a ratio says, to go before the name of what it is compared with."""
+    if ratio == 1:
+        return f"the same {'estimated ' if estimated else ''}energy as the"
+    amount = f"{'an estimated ' if estimated else ''}{share(abs(1 - ratio))}"
+    return f"{amount} {'less' if ratio < 1 else 'more'} energy than the"
 
 
 def difference_text(findings: Findings) -> str:
     """Return how the selected configuration differs from the baseline."""
-    if findings.selection is None or findings.baseline is None:
+    if findings.selection is None:
         return "unknown"
     config, base = findings.selection.config, findings.baseline
     changed = [
@@ -129,10 +141,19 @@ def difference_text(findings: Findings) -> str:
 
 def _accuracy_text(difference: Estimate) -> str:
     """Return the end of a sentence on the difference of test accuracies."""
+    if difference.pairs == 0:
+        return "; test accuracy was not measured"
     points = 100 * difference.value
     bounds = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
     if difference.has_interval and difference.low <= 0 <= difference.high:
         return f"; no difference in test accuracy is shown ({points:+.1f} points, {bounds})"
+    if points == 0:
+        return ", at the same test accuracy"
     word = "higher" if points > 0 else "lower"
     more = f" ({bounds})" if difference.has_interval else ""
-    return f", at a test accuracy {abs(points):.1f} percentage points {word}{more}"
+    return f", at a test accuracy {_points(points)} percentage points {word}{more}"
+
+
+def _points(points: float) -> str:
+    """Return a size of a difference that is not 0."""
+    return "less than 0.1" if abs(points) < 0.05 else f"{abs(points):.1f}"

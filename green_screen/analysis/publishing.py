@@ -50,9 +50,11 @@ def _tables(findings: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "residuals", analysis.residuals
     yield "importance", analysis.importance
     yield "pareto_front", findings.front
-    yield "break_even", findings.break_even
+    yield "energy_to_accuracy", findings.to_accuracy
+    yield "break_even", findings.break_even.levels
     if findings.selection is not None:
         yield "candidates", findings.selection.candidates
+        yield "not_candidates", findings.selection.excluded
     if findings.final is not None:
         yield "final_runs", findings.final.runs
 

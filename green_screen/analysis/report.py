@@ -21,6 +21,7 @@ from green_screen.analysis.document import (
     interval,
     number,
     percent,
+    share,
 )
 from green_screen.analysis.figures import SOURCE_TEXT, amount
 from green_screen.analysis.final import BASELINE, SELECTED, FinalComparison
@@ -52,15 +53,18 @@ def _subtitle(findings: Findings) -> str:
     runs = findings.runs
     finished = int((runs["status"] == "FINISHED").sum())
 
-    def values(column: str) -> str:
-        return ", ".join(sorted({str(value) for value in runs[column]} - {"", "nan"})) or "unknown"
+    def values(column: str, none: str) -> str:
+        return ", ".join(sorted(set(runs[column]) - {""})) or none
 
-    epochs = ", ".join(f"{value:g}" for value in sorted(runs["epochs"].dropna().unique()))
+    epochs = " or ".join(f"{value:g}" for value in sorted(runs["epochs"].dropna().unique()))
+    machines = dict.fromkeys(evidence.machine(tags) for tags in findings.hardware.values())
     source = SOURCE_TEXT.get(findings.source, "of unknown source")
     return (
-        f"{values('model')} on {values('dataset')}, {epochs or 'unknown'} epochs. "
-        f"{count(len(runs), 'run')}, {finished} finished, "
-        f"on {evidence.machine(findings.hardware)}. Energies: {source}."
+        f"{values('model', 'A model that was not recorded')} on "
+        f"{values('dataset', 'data that were not recorded')}, "
+        f"{epochs or 'an unknown number of'} epochs. "
+        f"{count(len(runs), 'run')}, {finished:,} finished, "
+        f"on {' and '.join(machines)}. Energies: {source}."
     )
 
 
@@ -71,12 +75,21 @@ def _result(findings: Findings) -> Section:
         blocks.append(_key_figures(final))
         blocks.append(findings.figures["final"])
         blocks.append(tables.final_table(final))
+    if final is not None and findings.finals_reused:
+        blocks.append(
+            Text(
+                f"{findings.finals_reused} of {count(len(final.runs), 'final run')} were made by "
+                "an earlier analysis of the same configurations and used again."
+            )
+        )
     unwell = (*(final.statements if final else ()), *findings.problems)
     blocks.extend(Text(statement, warning=True) for statement in unwell)
     if selection is not None:
         blocks.append(tables.configuration_table(findings, selection))
         blocks.append(Text(f"The rule that selected it: {selection.rule}."))
         blocks.append(tables.candidates_table(selection, findings.source))
+        if len(selection.excluded):
+            blocks.append(tables.not_candidates(selection))
     return Section("result", "Result", tuple(blocks))
 
 
@@ -85,20 +98,21 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
     base, chosen = final.of(BASELINE), final.of(SELECTED)
     estimate = ", estimate" if final.source in NO_MEASUREMENT else ""
     none = "one pair of runs: no interval"
+    measured = accuracy.pairs > 0
     saved = f"95 % interval {interval(100 * (1 - ratio.high), 100 * (1 - ratio.low))} %"
     gained = f"95 % interval {interval(100 * accuracy.low, 100 * accuracy.high, 2)}"
     its_j, mine_j = (part[final.energy_metric].mean() for part in (base, chosen))
     return KeyFigures(
         (
             KeyFigure(
-                percent(1 - ratio.value, 0),
+                share(1 - ratio.value),
                 f"Energy saved{estimate}",
                 saved if ratio.has_interval else none,
             ),
             KeyFigure(
-                f"{100 * accuracy.value:+.1f} points",
+                f"{100 * accuracy.value:+.1f} points" if measured else "not measured",
                 "Test accuracy, difference",
-                gained if accuracy.has_interval else none,
+                gained if accuracy.has_interval else none if measured else "",
             ),
             KeyFigure(
                 percent(chosen[names.TEST_ACCURACY].mean()),
@@ -117,13 +131,17 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
 def _trade_off(findings: Findings) -> Section:
     blocks: list[Block] = [findings.figures["pareto"]]
     blocks.append(tables.front_table(findings))
+    blocks.append(tables.to_accuracy_table(findings))
     blocks.append(tables.break_even(findings))
     cost = findings.cost
+    # Of several sources, an estimate is what the sum must be called.
+    of_estimates = names.SOURCE_ESTIMATE in cost.sources
+    source = names.SOURCE_ESTIMATE if of_estimates else findings.source
     unknown = count(cost.n_missing, "run")
     missing = f" The energy of {unknown} is not known and not in it." if cost.n_missing else ""
     blocks.append(
         Text(
-            f"The campaign took {amount(cost.energy_kwh, 'kWh', findings.source)} in "
+            f"The campaign took {amount(cost.energy_kwh, 'kWh', source)} in "
             f"{count(cost.n_runs, 'run')}: "
             f"{number(cost.emissions_kg_co2eq)} kg CO2eq with the electricity of {cost.country} "
             f"({number(cost.intensity_g_per_kwh)} g CO2eq per kWh, a yearly mean, so an estimate) "
@@ -155,7 +173,7 @@ def _saving_text(findings: Findings) -> list[Block]:
 
 def _limits(findings: Findings) -> Section:
     items = list(evidence.limits(findings))
-    if findings.selection is not None and findings.baseline is not None:
+    if findings.selection is not None:
         mine, its = findings.selection.config.partitioning, findings.baseline.partitioning
         if mine != its:
             items.append(

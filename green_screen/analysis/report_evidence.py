@@ -9,7 +9,16 @@ import pandas as pd
 
 from green_screen import names
 from green_screen.analysis import report_tables as tables
-from green_screen.analysis.document import Block, Column, Section, Table, Text, count, number
+from green_screen.analysis.document import (
+    NOT_RECORDED,
+    Block,
+    Column,
+    Section,
+    Table,
+    Text,
+    count,
+    number,
+)
 from green_screen.analysis.findings import Findings
 
 HOW_MEASURED = {
@@ -36,12 +45,25 @@ HOW_MEASURED = {
 }
 
 
+_THE_PARTS = (
+    "Each run is a process of its own. The energy per epoch is the mean over the steady epochs, "
+    "training and validation; the first epoch's excess over them (tracing, compilation, "
+    "autotuning) is the warm-up. The energy of the whole training goes from loading the data to "
+    "the evaluation on the test part."
+)
+_THE_IMPORTED_PARTS = (
+    "The energy per epoch is the mean over all epochs but the first, whose excess over them is the "
+    "warm-up. The energy of the whole training is the sum over all epochs: loading the data and "
+    "the evaluation are not in it."
+)
+
+
 def machine(hardware: Mapping[str, str]) -> str:
     """Return what the runs ran on, from the tags of a run."""
-    gpu = hardware.get("gpu_name", "")
+    gpu = hardware.get(names.TAG_GPU_NAME, "")
     if gpu and gpu != "none":
         return gpu
-    return hardware.get("cpu_name") or "unknown hardware"
+    return hardware.get(names.TAG_CPU_NAME) or "hardware that was not recorded"
 
 
 def effects(findings: Findings) -> Section:
@@ -73,6 +95,8 @@ def effects(findings: Findings) -> Section:
     if len(analysis.anova):
         blocks.append(tables.anova_table(analysis))
         blocks.append(tables.effects_table("The effect of each level", analysis.effects))
+    if len(analysis.covariates):
+        blocks.append(tables.covariates_table(analysis))
     if len(analysis.simple_effects):
         blocks.append(tables.effects_table("Effects at each batch size", analysis.simple_effects))
     blocks.append(figures["levels"])
@@ -112,44 +136,71 @@ def trust(findings: Findings) -> Section:
 
 def measurement(findings: Findings) -> Section:
     """Return the section on how the energies came about."""
-    runs, hardware, source = findings.runs, findings.hardware, findings.source
-    finished = runs[runs["status"] == "FINISHED"]
-    facts = [
-        ("Hardware", machine(hardware)),
-        ("Driver", hardware.get("gpu_driver", "")),
-        ("CUDA, cuDNN", _joined(hardware, "cuda_version", "cudnn_version")),
-        ("Operating system", hardware.get("operating_system", "")),
-        ("TensorFlow", hardware.get("tensorflow_version", "")),
-        ("Idle power, mean", _with_unit(finished[names.IDLE_POWER_W].mean(), "W")),
-        ("Start temperature, lowest", _with_unit(finished[names.START_TEMPERATURE_C].min(), "°C")),
-        ("Start temperature, highest", _with_unit(finished[names.START_TEMPERATURE_C].max(), "°C")),
-        ("Epoch, median duration", _with_unit(finished[names.EPOCH_TIME_S].median(), "s")),
-        ("Runs with a valid measurement", f"{_valid(finished)} of {len(finished)} finished"),
-    ]
+    source = findings.source
+    imported = source == names.SOURCE_SAMPLED
+    machines = _machines(findings)
+    columns = [_facts(tags, runs) for tags, runs in machines]
     return Section(
         "measurement",
         "How it was measured",
         (
             Text(HOW_MEASURED.get(source, "How the energies were obtained was not recorded.")),
-            Text(
-                "Each run is a process of its own. The energy per epoch is the mean over the "
-                "steady epochs, training and validation; the first epoch's excess over them "
-                "(tracing, compilation, autotuning) is the warm-up. The energy of the whole "
-                "training goes from loading the data to the evaluation on the test part."
-            ),
+            Text(_THE_IMPORTED_PARTS if imported else _THE_PARTS),
             Table(
                 caption="What it was measured on",
-                columns=(Column("What"), Column("Value")),
-                rows=tuple((name, value) for name, value in facts if value),
+                columns=(Column("What"), *(Column(machine(tags)) for tags, _ in machines)),
+                rows=tuple(
+                    (name, *(facts.get(name, "none") for facts in columns))
+                    for name in dict.fromkeys(name for facts in columns for name in facts)
+                ),
             ),
         ),
     )
 
 
+def _machines(findings: Findings) -> list[tuple[Mapping[str, str], pd.DataFrame]]:
+    """Return the tags of each kind of machine and the finished runs on it: equal boards are one."""
+    finished = findings.runs[findings.runs["status"] == "FINISHED"]
+    kinds: dict[tuple[str, ...], tuple[Mapping[str, str], list[str]]] = {}
+    for name, tags in findings.hardware.items():
+        key = machine(tags), *_facts(tags, finished.iloc[:0]).values()
+        kinds.setdefault(key, (tags, []))[1].append(name)
+    return [(tags, finished[finished["machine"].isin(on)]) for tags, on in kinds.values()]
+
+
+def _facts(tags: Mapping[str, str], runs: pd.DataFrame) -> dict[str, str]:
+    """Return what is known of a kind of machine and of the runs on it."""
+
+    def recorded(*keys: str) -> str:
+        return ", ".join(tags[key] for key in keys if tags.get(key)) or NOT_RECORDED
+
+    has_gpu = tags.get(names.TAG_GPU_NAME) != "none"
+    gpu = {"Driver": recorded("gpu_driver")}
+    gpu["CUDA, cuDNN"] = recorded("cuda_version", "cudnn_version")
+    return {
+        **(gpu if has_gpu else {}),
+        "Processor": recorded(names.TAG_CPU_NAME),
+        "Operating system": recorded("operating_system"),
+        "TensorFlow": recorded("tensorflow_version"),
+        "Boards" if has_gpu else "Machines": str(max(runs["machine"].nunique(), 1)),
+        "Runs finished": f"{len(runs):,}",
+        "With a valid measurement": _valid(runs),
+        "Idle power, mean": _with_unit(runs[names.IDLE_POWER_W].mean(), "W"),
+        "Start temperature, lowest": _with_unit(runs[names.START_TEMPERATURE_C].min(), "°C"),
+        "Start temperature, highest": _with_unit(runs[names.START_TEMPERATURE_C].max(), "°C"),
+        "Epoch, median duration": _with_unit(runs[names.EPOCH_TIME_S].median(), "s"),
+    }
+
+
 def limits(findings: Findings) -> Iterator[str]:
     """Yield what a reader must know before relying on the result."""
     runs, analysis = findings.runs, findings.analysis
-    if findings.source == names.SOURCE_ESTIMATE:
+    if findings.source == names.SOURCE_SAMPLED:
+        yield (
+            "One power reading an epoch is a small sample of it: an epoch's energy is as uncertain "
+            "as the power varies within it, and boards' sensors are off by about 5 % beside that."
+        )
+    elif findings.source == names.SOURCE_ESTIMATE:
         yield (
             "Energies are estimates. A configuration that is faster counts as cheaper, whatever "
             "power it drew; the ranking is one of time more than of energy."
@@ -193,13 +244,12 @@ def _names(values: pd.Series[str]) -> str:
     return ", ".join(sorted(set(values) - {""})) or "unknown hardware"
 
 
-def _valid(runs: pd.DataFrame) -> int:
-    return int((runs["measurement_valid"].str.lower() == "true").sum())
+def _valid(runs: pd.DataFrame) -> str:
+    stated = runs["measurement_valid"].str.lower()
+    if not stated.isin(["true", "false"]).any():
+        return NOT_RECORDED
+    return f"{(stated == 'true').sum():,}"
 
 
 def _with_unit(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}" if np.isfinite(value) else ""
-
-
-def _joined(tags: Mapping[str, str], *keys: str) -> str:
-    return ", ".join(tags[key] for key in keys if tags.get(key))
+    return f"{number(value)} {unit}" if np.isfinite(value) else NOT_RECORDED

@@ -6,7 +6,6 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from green_screen.analysis import document
 from green_screen.analysis.document import Block, Document
 
 
@@ -21,7 +20,7 @@ def to_html(report: Document) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["kind"] = _kind
-    return environment.get_template("report.html").render(report=report, missing=document.MISSING)
+    return environment.get_template("report.html").render(report=report)
 
 
 def _kind(block: Block) -> str:

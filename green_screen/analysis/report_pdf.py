@@ -22,7 +22,7 @@ _MARKED = (233, 244, 240)
 
 
 def to_pdf(report: Document) -> bytes:
-    """Return the report as a PDF of A4 pages. Folded tables are left to the HTML report."""
+    """Return the report as a PDF of A4 pages. Long tables are left to the HTML report."""
     pdf = _Pages(report.title)
     _title(pdf, report)
     for section in report.sections:
@@ -105,7 +105,7 @@ def _section(pdf: _Pages, section: Section) -> None:
             case KeyFigures():
                 _key_figures(pdf, block)
             case Table():
-                if not block.folded:
+                if not block.long:
                     _table(pdf, block)
             case Rendered():
                 _figure(pdf, block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from green_screen import names
@@ -44,8 +45,8 @@ def final_table(final: FinalComparison) -> Table:
             )
         )
     return Table(
-        caption=f"Final runs: means over {count(len(base), 'run')} of the baseline and "
-        f"{len(chosen)} of the selected configuration",
+        caption=f"Final runs of {_epochs_of(final.runs)}: means over {count(len(base), 'run')} of "
+        f"the baseline and {len(chosen)} of the selected configuration",
         columns=(
             Column("Quantity"),
             Column("Unit"),
@@ -59,14 +60,19 @@ def final_table(final: FinalComparison) -> Table:
     )
 
 
+def _epochs_of(runs: pd.DataFrame) -> str:
+    epochs = sorted(set(runs["epochs"].dropna().astype(int)))
+    return " or ".join(count(number, "epoch") for number in epochs) or "unknown length"
+
+
 def configuration_table(findings: Findings, selection: Selection) -> Table:
     """Return the table of the selected configuration beside the baseline."""
     rows, marked = [], set()
-    base = findings.baseline.as_params() if findings.baseline else {}
+    base = findings.baseline.as_params()
     requested = selection.config.as_params()
     for index, name in enumerate(FACTOR_NAMES):
-        rows.append((name, base.get(name, "n/a"), requested[name], selection.effective[name]))
-        if base.get(name) != requested[name]:
+        rows.append((name, base[name], requested[name], selection.effective[name]))
+        if base[name] != requested[name]:
             marked.add(index)
     return Table(
         caption="The selected configuration; factors that differ from the baseline are emphasised",
@@ -110,6 +116,50 @@ def candidates_table(selection: Selection, source: str) -> Table:
         ),
         rows=rows,
         folded=True,
+    )
+
+
+def not_candidates(selection: Selection) -> Table:
+    """Return the table of why runs could not be selected."""
+    reasons = selection.excluded["reason"].value_counts()
+    return Table(
+        caption="Runs that could not be selected",
+        columns=(Column("Reason"), Column("Runs", numeric=True)),
+        rows=tuple((str(reason), str(n)) for reason, n in reasons.items()),
+        folded=True,
+    )
+
+
+def to_accuracy_table(findings: Findings) -> Table | Text:
+    """Return the table of the runs that reached an accuracy with the least energy."""
+    if not np.isfinite(findings.target_accuracy):
+        return Text(
+            "The energy to reach the baseline's accuracy is not known, because no run of the "
+            "baseline has a validation accuracy. The option target_accuracy names another one."
+        )
+    reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()].head(10)
+    accuracy = percent(findings.target_accuracy)
+    if reached.empty:
+        return Text(
+            f"No run has ended at a validation accuracy of {accuracy} or above with the energy of "
+            "every epoch up to there, so the energy to reach it is not known."
+        )
+    kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"])
+    return Table(
+        caption=f"Energy to reach a validation accuracy of {accuracy}, set-up included; runs that "
+        "end at or above it, the baseline's emphasised",
+        columns=(
+            Column("Run"),
+            Column("Energy", energy_unit("kJ", findings.source), numeric=True),
+            Column("Reached after", "epochs", numeric=True),
+        ),
+        rows=tuple(
+            (str(name), number(energy_j / 1000), str(int(epoch) + 1))
+            for name, energy_j, epoch in zip(
+                reached["run_name"], reached["energy_j"], reached["epoch"], strict=True
+            )
+        ),
+        marked=frozenset(np.flatnonzero(kinds == names.KIND_BASELINE).tolist()),
     )
 
 
@@ -164,6 +214,7 @@ def anova_table(analysis: EnergyAnalysis) -> Table:
             Column("F", numeric=True),
             Column("p", numeric=True),
             Column("p, Holm", numeric=True),
+            Column("Partial η²", numeric=True),
             Column("Partial ω²", numeric=True),
         ),
         rows=tuple(
@@ -173,6 +224,7 @@ def anova_table(analysis: EnergyAnalysis) -> Table:
                 number(row["f"]),
                 p_value(row["p"]),
                 p_value(row["p_holm"]),
+                number(row["partial_eta_sq"], 2),
                 number(row["partial_omega_sq"], 2),
             )
             for _, row in table.iterrows()
@@ -209,16 +261,36 @@ def effects_table(caption: str, table: pd.DataFrame) -> Table:
     )
 
 
+def covariates_table(analysis: EnergyAnalysis) -> Table:
+    """Return the table of what is in the model beside the factors."""
+    return Table(
+        caption="Covariates: ratio of the response at the highest value to that at the lowest",
+        columns=(
+            Column("Covariate"),
+            Column("Span", numeric=True),
+            Column("Ratio", numeric=True),
+            Column("95 % interval", numeric=True),
+            Column("p", numeric=True),
+        ),
+        rows=tuple(
+            (
+                str(row["covariate"]),
+                number(row["span"]),
+                number(row["ratio"]),
+                interval(row["ci_low"], row["ci_high"]),
+                p_value(row["p"]),
+            )
+            for _, row in analysis.covariates.iterrows()
+        ),
+        folded=True,
+    )
+
+
 def break_even(findings: Findings) -> Table | Text:
     """Return the table of the epochs after which a level has paid back its set-up energy."""
-    table = findings.break_even
-    if findings.analysis.model is None:
-        return Text("When a level has paid back what it costs once cannot be estimated.")
-    if table.empty:
-        return Text(
-            "No level is shown to cost more energy once than its reference, so none has anything "
-            "to pay back."
-        )
+    if findings.break_even.statement:
+        return Text(findings.break_even.statement)
+    table = findings.break_even.levels
     joules = energy_unit("J", findings.source)
     return Table(
         caption="After how many epochs a level has paid back what it costs once",
@@ -276,6 +348,7 @@ def runs_table(findings: Findings) -> Table:
             for _, row in shown.iterrows()
         ),
         folded=True,
+        long=True,
     )
 
 
@@ -288,6 +361,11 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
         yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run's energy"
         yield "Condition number", number(fit.condition_number), "above 30: terms hard to tell apart"
         yield "Shapiro-Wilk p", p_value(fit.shapiro_p), "small: residuals are not normal"
+        yield (
+            "Skewness, excess kurtosis",
+            f"{number(fit.skewness, 2)}, {number(fit.excess_kurtosis, 2)}",
+            "of the residuals; 0 and 0 if normal",
+        )
         yield "Breusch-Pagan p", p_value(fit.breusch_pagan_p), "small: spread depends on the levels"
         yield "Durbin-Watson", number(fit.durbin_watson), "2: neighbours in time are unrelated"
         yield "Largest Cook's distance", number(fit.max_cooks_distance), "influence of one run"
@@ -296,7 +374,8 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
         yield (
             "R², held out",
             number(held_out.r2),
-            f"{held_out.repeats} x {held_out.folds}-fold by configuration; "
+            f"{held_out.repeats} x {held_out.folds}-fold by configuration, repeats "
+            f"{interval(held_out.r2_low, held_out.r2_high)}; "
             f"{number(held_out.r2_batch_size)} with batch size alone",
         )
         yield "Skill", number(held_out.skill), "share of batch size's error that the rest removes"
@@ -320,7 +399,8 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
         yield (
             "Drift over the campaign",
             number(noise.drift_ratio),
-            f"last over first; interval {interval(noise.drift_low, noise.drift_high)}",
+            f"last over first; interval {interval(noise.drift_low, noise.drift_high)}, "
+            f"p {p_value(noise.drift_p)}",
         )
     if (check := analysis.permutation) is not None:
         yield (
@@ -329,4 +409,9 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
             f"of {check.permutations} campaigns without any effect; at most "
             f"{percent(analysis.alpha)} is meant, interval {percent(check.rate_low)} to "
             f"{percent(check.rate_high)}",
+        )
+        yield (
+            "Strongest term, permuted p",
+            p_value(check.p),
+            "share of those campaigns with a term at least as strong as the strongest here",
         )

@@ -22,13 +22,13 @@ def lines(result: Analyzed) -> Iterator[str]:
             yield from plain(final_table(findings.final))
         else:
             yield from plain(candidates_table(findings.selection, findings.source))
+    if findings.finals_reused:
+        yield f"{findings.finals_reused} final runs of an earlier analysis were used again"
     yield from findings.problems
     yield ""
-    if result.model_version is not None:
-        yield (
-            f"registered: {names.MODEL_NAME} version {result.model_version}, "
-            f"alias {names.CHALLENGER}"
-        )
+    if result.model is not None:
+        model = result.model
+        yield f"registered: {model.name} version {model.version}, alias {names.CHALLENGER}"
     yield f"report:     {result.report}"
     yield "MLflow:     make ui"
 

@@ -12,18 +12,18 @@ from simulated_campaign import SimulatedCampaign
 
 from green_screen import names
 from green_screen.analysis import gallery, tradeoff
-from green_screen.analysis.analyze import baseline_config
 from green_screen.analysis.final import BASELINE, QUANTITIES, SELECTED, FinalComparison, compare
 from green_screen.analysis.findings import Findings
 from green_screen.analysis.regression import fit_energy_model
 from green_screen.analysis.runs import EPOCH_METRICS
 from green_screen.analysis.selection import Selection, SelectionError, select
+from green_screen.analysis.subject import baseline_config
 
 
 def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> Findings:
     """Return what is found in a campaign, with so many pairs of simulated final runs."""
     runs = campaign.frame()
-    analysis = fit_energy_model(runs, permutations=20, cv_repeats=2)
+    analysis = fit_energy_model(runs, permutations=20, cv_repeats=2, trees=10)
     selection: Selection | None = None
     problems: tuple[str, ...] = ()
     try:
@@ -34,11 +34,16 @@ def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> 
     if selection is not None and pairs:
         final = compare(final_runs(runs, selection.run_id, pairs))
     front = tradeoff.pareto_front(runs)
+    target = float(runs.loc[runs["kind"] == names.KIND_BASELINE, names.VAL_ACCURACY].mean())
+    reach = runs[runs[names.VAL_ACCURACY] >= target]
     found = Findings(
         campaign="a <simulated> campaign & more",
         campaign_run_id="c" * 32,
         runs=runs,
-        hardware={"gpu_name": campaign.machine, "tensorflow_version": "2.15.1"},
+        hardware={
+            machine: {"gpu_name": campaign.machine, "tensorflow_version": "2.15.1"}
+            for machine in runs["machine"].unique()
+        },
         analysis=analysis,
         baseline=baseline_config(runs),
         selection=selection,
@@ -46,6 +51,10 @@ def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> 
         problems=problems,
         front=front,
         break_even=tradeoff.break_even(analysis),
+        target_accuracy=target,
+        to_accuracy=tradeoff.energy_to_accuracy(
+            reach, epochs(campaign, reach["run_id"].tolist()), target
+        ),
         cost=tradeoff.campaign_cost(runs, country="USA", price_per_kwh=0.3),
         how="Made by a test.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
@@ -14,9 +15,10 @@ from simulated_campaign import SimulatedCampaign
 from entrypoints import analyze as analyze_entry
 from green_screen import names, tracking
 from green_screen.analysis import summary
-from green_screen.analysis.analyze import Analyzed, analyze
+from green_screen.analysis.analyze import Analyzed, analyze, final_plan, latest_options
 from green_screen.analysis.final_runs import read_finals
 from green_screen.analysis.registry import ModelCard
+from green_screen.analysis.subject import read_subject
 from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.sweep.local import LocalExecutor
 
@@ -58,6 +60,14 @@ def result(campaign_id: str, executor: LocalExecutor) -> Analyzed:
     return analyze(options, trainer=TRAINER, executor=executor)
 
 
+@pytest.fixture(scope="module")
+def finals(result: Analyzed) -> pd.DataFrame:
+    """Return the final runs as a notebook finds them."""
+    options = latest_options(result.findings.campaign_run_id)
+    subject = read_subject(options)
+    return read_finals(final_plan(subject, result.findings.selection, options))
+
+
 def test_the_analysis_run_carries_report_figures_tables_and_headline(
     result: Analyzed, campaign_id: str
 ) -> None:
@@ -76,7 +86,8 @@ def test_the_analysis_run_carries_report_figures_tables_and_headline(
 
     assert {names.REPORT_HTML, names.REPORT_PDF} <= listed("")
     assert {"forest.png", "pareto.svg", "final.png"} <= listed("figures")
-    assert {"runs.csv", "anova.csv", "effects.csv", "final_runs.csv"} <= listed("tables")
+    tables = {"runs.csv", "anova.csv", "effects.csv", "final_runs.csv", "energy_to_accuracy.csv"}
+    assert tables <= listed("tables")
     assert Path(result.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
@@ -91,9 +102,8 @@ def test_the_final_ratio_is_the_true_one(result: Analyzed) -> None:
 
 
 def test_the_final_runs_are_children_in_turns_and_one_logs_the_model(
-    result: Analyzed, campaign_id: str
+    result: Analyzed, finals: pd.DataFrame
 ) -> None:
-    finals = read_finals(campaign_id)
     assert finals["run_name"].tolist() == [
         "final 1 baseline",
         "final 1 selected",
@@ -108,19 +118,24 @@ def test_the_final_runs_are_children_in_turns_and_one_logs_the_model(
 
 
 def test_the_challenger_carries_its_figures_and_a_description(
-    result: Analyzed, campaign_id: str
+    result: Analyzed, campaign_id: str, finals: pd.DataFrame
 ) -> None:
     version = MlflowClient().get_model_version_by_alias(names.MODEL_NAME, names.CHALLENGER)
-    assert int(version.version) == result.model_version
+    assert version.version == result.model.version
     card = ModelCard.from_tags(version.tags)
-    finals = read_finals(campaign_id)
     selected = finals[finals["role"] == "selected"]
     assert card.energy_per_epoch_j == pytest.approx(selected[names.ENERGY_PER_EPOCH_J].mean())
+    assert card.energy_per_1k_images_j == pytest.approx(
+        selected[names.ENERGY_PER_1K_IMAGES_J].mean()
+    )
+    chosen = result.findings.selection.effective
+    assert (card.model, card.epochs) == ("resnet50", 5)
+    assert card.partitioning == chosen["partitioning"]
     assert card.test_accuracy == pytest.approx(selected[names.TEST_ACCURACY].mean())
     assert card.campaign_run_id == campaign_id and card.final_runs == 2
     assert card.measurement_valid and card.hardware == "Simulated GPU"
     assert version.run_id == card.source_run_id == selected["run_id"].iloc[0]
-    assert "Trained for 5 epochs" in version.description
+    assert "resnet50, trained for 5 epochs on synthetic" in version.description
     assert f"- batch_size: {result.findings.selection.config.batch_size}" in version.description
 
 
@@ -149,7 +164,7 @@ def test_failed_final_runs_leave_a_report_and_register_nothing(
     campaign = written(SimulatedCampaign(n_runs=6, baseline_every=100), "finals fail")
     options = AnalyzeOptions(sweep=campaign, final_repeats=1)
     found = analyze(options, trainer="final_trainer:fail", executor=executor)
-    assert found.model_version is None
+    assert found.model is None
     assert "was not compared with the baseline" in "\n".join(summary.lines(found))
     assert "2 of 2 final runs did not finish" in Path(found.report).read_text(encoding="utf-8")
     assert MlflowClient().get_run(found.run_id).info.status == "FINISHED"
@@ -168,13 +183,15 @@ def test_no_final_runs_on_request_and_a_poor_campaign(
     assert client.get_run(found.run_id).info.run_name == "analysis of poor"
     assert found.findings.final is None and found.findings.analysis.model is None
     assert found.findings.campaign_run_id == campaign
-    assert read_finals(campaign).empty
     assert "The first ten candidates by the rule" in "\n".join(summary.lines(found))
 
 
 def test_an_imported_campaign_is_not_trained_again(store: Path) -> None:
     campaign = written(SimulatedCampaign(n_runs=3, baseline_every=100), "imported")
-    MlflowClient().set_tag(campaign, names.TAG_IMPORTED, "a folder")
+    client = MlflowClient()
+    experiment = client.get_run(campaign).info.experiment_id
+    for run in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{campaign}'"):
+        client.set_tag(run.info.run_id, names.TAG_IMPORTED, "a folder")
     found = analyze(AnalyzeOptions(sweep=campaign), executor=None)
     assert found.findings.final is None
     assert "made elsewhere and imported" in found.findings.problems[0]

@@ -69,6 +69,33 @@ def test_failed_and_invalid_runs_cost_their_pair_and_are_named() -> None:
     assert "window of 1 s" in found.statements[1]
 
 
+def test_sums_that_lack_a_part_cost_their_pair_for_sums_alone() -> None:
+    runs = SimulatedCampaign(n_runs=4).frame()
+    finals = final_runs(runs, runs["run_id"].iloc[1], pairs=4)
+    finals.loc[1, "incomplete"] = "true"
+    finals.loc[1, names.ENERGY_TOTAL_J] *= 100  # would move the ratio
+    found = compare(finals)
+    assert found.energy_ratio.pairs == 3 and found.energy_ratio.high < 1
+    assert found.ratios[names.EMISSIONS_TOTAL_KG_CO2EQ].pairs == 3
+    for metric in (names.ENERGY_PER_EPOCH_J, names.ENERGY_PER_1K_IMAGES_J, names.DURATION_S):
+        assert found.ratios[metric].pairs == 4
+    assert "1 of 8 final runs were measured in part" in found.statements[0]
+    assert "final 1 selected" in found.statements[0]
+
+
+def test_the_energies_of_a_pair_are_of_one_source() -> None:
+    runs = SimulatedCampaign(n_runs=4).frame()
+    finals = final_runs(runs, runs["run_id"].iloc[1], pairs=4)
+    finals.loc[2, "energy_source"] = names.SOURCE_ESTIMATE
+    found = compare(finals)
+    assert found.energy_ratio.pairs == 3
+    assert found.ratios[names.DURATION_S].pairs == 4 and found.accuracy_difference.pairs == 4
+    assert "different sources (codecarbon_estimate and nvml_counter)" in found.statements[0]
+    # Whole pairs of one source each hold: a ratio has no source.
+    finals.loc[3, "energy_source"] = names.SOURCE_ESTIMATE
+    assert compare(finals).energy_ratio.pairs == 4
+
+
 def test_without_a_usable_pair_there_is_no_number() -> None:
     runs = SimulatedCampaign(n_runs=4).frame()
     finals = final_runs(runs, runs["run_id"].iloc[1], pairs=2)
@@ -80,6 +107,7 @@ def test_without_a_usable_pair_there_is_no_number() -> None:
 def test_the_runs_alternate_and_change_their_order() -> None:
     space = Space.load()
     plan = FinalPlan(
+        campaign="c",
         baseline=space.baseline,
         selected=space.parse({"batch_size": 128}),
         options=TrainOptions(),
@@ -100,6 +128,8 @@ def test_the_runs_alternate_and_change_their_order() -> None:
 def test_options_come_from_the_campaign() -> None:
     params = {"dataset": "digits", "model": "resnet8", "epochs": "7", "samples": "None"}
     params |= {"seed": "3", "lr": "0.01", "log_model": "false"}
+    # The configuration is given: that its file is not here, or is another one here, is no matter.
+    params["config"] = "a/relative/path.yaml"
     options = campaign_options(params, epochs=None)
     assert options == TrainOptions(dataset="digits", model="resnet8", epochs=7, seed=3)
     assert campaign_options(params, epochs=2).epochs == 2

@@ -15,7 +15,15 @@ from simulated_campaign import SimulatedCampaign
 from simulated_findings import findings
 
 from green_screen import names
-from green_screen.analysis.document import Document, Table, interval, number, p_value, percent
+from green_screen.analysis.document import (
+    Document,
+    Table,
+    interval,
+    number,
+    p_value,
+    percent,
+    share,
+)
 from green_screen.analysis.findings import Findings, headline
 from green_screen.analysis.report import write_report
 from green_screen.analysis.report_html import to_html
@@ -36,7 +44,7 @@ FIGURES = [
 
 @pytest.fixture(scope="module")
 def rich() -> Findings:
-    return findings(SimulatedCampaign(n_runs=60, noise=0.05, failed=(3,), diverged=(4,)))
+    return findings(SimulatedCampaign(n_runs=100, noise=0.05, failed=(3,), diverged=(4,)))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,7 @@ def test_every_figure_is_there_with_an_alternative_text(page: str) -> None:
 
 def test_the_limits_are_stated(rich: Findings) -> None:
     text = words(write_report(rich))
-    assert "Not in the model, of 67 runs: 1, did not finish: FAILED" in text
+    assert "Not in the model, of 111 runs: 1, did not finish: FAILED" in text
     assert "The loss became not a number in 1 run" in text
     assert "Board sensors are accurate to about 5 %" in text
     assert "estimates by CodeCarbon, not measurements" not in text
@@ -143,6 +151,38 @@ def test_a_campaign_of_failed_runs_gives_a_report() -> None:
     assert to_html(report) and to_pdf(report)
 
 
+def test_differences_are_said_as_they_are(rich: Findings) -> None:
+    assert rich.final is not None
+    ratio, accuracy = rich.final.energy_ratio, rich.final.accuracy_difference
+    nan = float("nan")
+
+    def said(saved: float, points: float | None, pairs: int = 5, half: float = nan) -> str:
+        energy = dataclasses.replace(
+            ratio, value=1 - saved, low=1 - saved - half, high=1 - saved + half
+        )
+        gained = (
+            dataclasses.replace(accuracy, value=nan, low=nan, high=nan, pairs=0)
+            if points is None
+            else dataclasses.replace(accuracy, value=points / 100, low=nan, high=nan, pairs=pairs)
+        )
+        final = dataclasses.replace(
+            rich.final,
+            ratios={**rich.final.ratios, rich.final.energy_metric: energy},
+            accuracy_difference=gained,
+        )
+        found = dataclasses.replace(rich, final=final)
+        assert "nan" not in to_html(write_report(found)).split("base64")[0].lower()
+        return headline(found)
+
+    assert "with 62 % less energy than the baseline, at the same test accuracy." in said(0.62, 0.0)
+    assert "62 % less energy than the baseline; test accuracy was not measured." in said(0.62, None)
+    assert "the same energy as the baseline, at a test accuracy 1.5 percentage" in said(0, 1.5)
+    assert "accuracy less than 0.1 percentage points lower" in said(0.5, -0.01)
+    assert "0.40 % less energy than the baseline (95 % interval 0.30 % to 0.50 %)" in said(
+        0.004, None, half=0.001
+    )
+
+
 def test_more_energy_is_called_more(rich: Findings) -> None:
     assert rich.final is not None
     metric = rich.final.energy_metric
@@ -157,8 +197,92 @@ def test_more_energy_is_called_more(rich: Findings) -> None:
 
 
 def test_the_pdf_holds_the_same_sections(rich: Findings) -> None:
-    pdf = to_pdf(write_report(rich))
+    report = write_report(rich)
+    pdf = to_pdf(report)
     assert pdf.startswith(b"%PDF") and pdf.count(b"/Subtype /Image") >= len(FIGURES)
+    titles = re.findall(rb"/Title \((.+)\)", pdf)
+    assert [title.decode() for title in titles if title.decode() != report.title] == [
+        section.title for section in report.sections
+    ]
+
+
+def test_only_long_tables_are_left_out_of_the_pdf(rich: Findings) -> None:
+    tables = {
+        block.caption: block
+        for section in write_report(rich).sections
+        for block in section.blocks
+        if isinstance(block, Table)
+    }
+    assert [caption for caption, table in tables.items() if table.long] == [
+        "All runs by energy per epoch"
+    ]
+    assert sum(table.folded for table in tables.values()) >= 6
+
+
+def test_what_is_computed_is_shown(rich: Findings) -> None:
+    text = words(write_report(rich))
+    for what in (
+        "Skewness, excess kurtosis",
+        "Strongest term, permuted p",
+        "Partial η²",
+        "Covariates: ratio of the response",
+        "Runs that could not be selected",
+        "Final runs of 5 epochs: means over 5 runs of the baseline",
+        "Made by a test.",
+    ):
+        assert what in text, what
+    assert re.search(r"repeats \d\.\d+ to \d\.\d+; 0\.\d+ with batch size alone", text)
+    assert re.search(r"last over first; interval [\d.]+ to [\d.]+, p 0\.\d+", text)
+
+
+def test_the_energy_to_an_accuracy_is_shown_or_its_absence_explained(rich: Findings) -> None:
+    best = rich.to_accuracy.iloc[0]
+    report = write_report(rich)
+    (table,) = (
+        block
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Table) and "Energy to reach a validation accuracy" in block.caption
+    )
+    assert table.rows[0] == (
+        best["run_name"],
+        number(best["energy_j"] / 1000),
+        str(int(best["epoch"]) + 1),
+    )
+    none = dataclasses.replace(rich, to_accuracy=rich.to_accuracy.iloc[:0])
+    assert "No run has ended at a validation accuracy of" in words(write_report(none))
+    unknown = dataclasses.replace(rich, target_accuracy=float("nan"))
+    assert "The option target_accuracy names another one" in words(write_report(unknown))
+
+
+def test_imported_runs_are_not_described_as_our_own() -> None:
+    campaign = SimulatedCampaign(n_runs=8, energy_source=names.SOURCE_SAMPLED, machine="")
+    found = findings(campaign, pairs=0)
+    runs = found.runs.assign(measurement_valid="", dataset="", idle_power_w=float("nan"))
+    text = words(write_report(dataclasses.replace(found, runs=runs)))
+    assert "One power reading an epoch is a small sample" in text
+    assert "on data that were not recorded" in text and "hardware that was not recorded" in text
+    assert "('With a valid measurement', 'not recorded')" in text
+    assert "('Idle power, mean', 'not recorded')" in text
+    assert "a process of its own" not in text and "0 of 9" not in text
+
+
+def test_machines_are_told_apart_and_equal_boards_are_one(rich: Findings) -> None:
+    runs = rich.runs.assign(machine=[f"A board {i % 2}" for i in range(len(rich.runs))])
+    runs.loc[runs.index[::3], "machine"] = "B"
+    hardware = {
+        "A board 0": {"gpu_name": "A"},
+        "A board 1": {"gpu_name": "A"},
+        "B": {"gpu_name": "B"},
+    }
+    report = write_report(dataclasses.replace(rich, runs=runs, hardware=hardware))
+    assert "on A and B." in report.subtitle
+    assert "('Boards', '2', '1')" in words(report)
+
+
+def test_final_runs_made_before_are_called_so(rich: Findings) -> None:
+    report = write_report(dataclasses.replace(rich, finals_reused=4))
+    assert "4 of 10 final runs were made by an earlier analysis" in words(report)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +293,9 @@ def test_the_pdf_holds_the_same_sections(rich: Findings) -> None:
         (0.0, "0"),
         (float("nan"), "n/a"),
         (12.0, "12.0"),
+        (1.7e16, "17,000,000,000,000,000"),
+        (1.2345e-8, "0.000000012"),
+        (-3e-15, "> -0.000000001"),
     ],
 )
 def test_numbers(value: float, text: str) -> None:
@@ -178,6 +305,14 @@ def test_numbers(value: float, text: str) -> None:
 def test_other_texts() -> None:
     assert interval(0.5, float("nan")) == "n/a"
     assert percent(0.1234) == "12.3 %"
+    assert [share(f) for f in (0.62, 0.04, 0.004, 1e-6, 0.0, 0.996)] == [
+        "62 %",
+        "4.0 %",
+        "0.40 %",
+        "less than 0.01 %",
+        "0 %",
+        "99.60 %",
+    ]
     assert p_value(1e-9) == "< 0.001"
 
 

@@ -1,0 +1,115 @@
+"""What is analysed: the runs, and the campaigns that they are from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from green_screen import names, tracking
+from green_screen.analysis.runs import REQUESTED, CampaignError, config_of, read_epochs, read_runs
+from green_screen.analysis.tradeoff import accuracy_candidates, energy_to_accuracy
+from green_screen.options import AnalyzeOptions, TrainOptions
+from green_screen.space import FACTOR_NAMES, Space, TrainingConfig
+
+# Most runs whose histories are read for the energy to reach an accuracy: each is a request or two.
+_MAX_HISTORIES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Runs to analyse and their campaigns.
+
+    Attributes:
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`.
+        campaigns: The parent runs, in the order of `runs`.
+    """
+
+    runs: pd.DataFrame
+    campaigns: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The campaign's name; of several, all names."""
+        return ", ".join(campaign.info.run_name for campaign in self.campaigns)
+
+    @property
+    def run_id(self) -> str:
+        """The campaign's run id; of several, all ids, joined by commas."""
+        return ",".join(campaign.info.run_id for campaign in self.campaigns)
+
+    @property
+    def country(self) -> str:
+        """Where the first campaign that says so ran, or the default."""
+        known = (campaign.data.params.get("country") for campaign in self.campaigns)
+        return next(filter(None, known), TrainOptions.country)
+
+    @property
+    def baseline(self) -> TrainingConfig:
+        """The requested configuration of the baseline, or the published one."""
+        return baseline_config(self.runs)
+
+    def experiment(self) -> str:
+        """Return the name of the experiment that the first campaign is in."""
+        experiment_id = self.campaigns[0].info.experiment_id
+        found = tracking.patiently(lambda: MlflowClient().get_experiment(experiment_id))
+        return str(found.name)
+
+    def hardware(self) -> dict[str, Mapping[str, str]]:
+        """Return for each machine that finished a run the tags of the first one, or of any run."""
+        finished = self.runs[self.runs["status"] == "FINISHED"]
+        firsts = (self.runs if finished.empty else finished).drop_duplicates("machine")
+        return {
+            machine: tracking.read_run(run_id).data.tags
+            for machine, run_id in zip(firsts["machine"], firsts["run_id"], strict=True)
+        }
+
+    def to_accuracy(self, target: float | None) -> tuple[float, pd.DataFrame]:
+        """Return the energy that runs took to reach a validation accuracy.
+
+        Args:
+            target: The accuracy as a fraction; ``None`` is the mean of the baseline's last epochs.
+
+        Returns:
+            The accuracy, NaN if the baseline has none, and rows of
+            :func:`~green_screen.analysis.tradeoff.energy_to_accuracy` for the runs that end at or
+            above it; of many, those with the least energy.
+        """
+        runs = accuracy_candidates(self.runs).runs
+        if target is None:
+            target = runs.loc[runs["kind"] == names.KIND_BASELINE, names.VAL_ACCURACY].mean()
+        reach = runs[runs[names.VAL_ACCURACY] >= target]
+        reach = reach.sort_values(names.ENERGY_TOTAL_J, kind="stable").head(_MAX_HISTORIES)
+        metrics = (names.VAL_ACCURACY, names.EPOCH_ENERGY_J)
+        epochs = tracking.patiently(lambda: read_epochs(reach["run_id"].tolist(), metrics=metrics))
+        return float(target), energy_to_accuracy(reach, epochs, target)
+
+
+def read_subject(options: AnalyzeOptions) -> Subject:
+    """Read the runs that the options name.
+
+    Raises:
+        CampaignError: There is no such campaign, or it has no runs.
+        StoreUnavailableError: The tracking server stayed away.
+    """
+    runs = tracking.patiently(
+        lambda: read_runs(
+            sweep=options.sweep, experiment=options.experiment, filter_string=options.filter
+        )
+    )
+    campaigns = tuple(tracking.read_run(found) for found in runs["campaign"].unique() if found)
+    if not campaigns:
+        raise CampaignError(f"none of the {len(runs)} runs found belongs to a campaign")
+    return Subject(runs=runs, campaigns=campaigns)
+
+
+def baseline_config(runs: pd.DataFrame) -> TrainingConfig:
+    """Return the requested configuration of the campaign's baseline, or the published one."""
+    baselines = runs[runs["kind"] == names.KIND_BASELINE]
+    if baselines.empty:
+        return Space.load().baseline
+    first = baselines.iloc[0]
+    return config_of({factor: str(first[REQUESTED + factor]) for factor in FACTOR_NAMES})
