@@ -190,6 +190,52 @@ def test_the_end_of_a_run(error: BaseException, status: str, failure: str | None
     assert found.data.metrics["loss"] == 1.0
 
 
+def nested() -> Exception:
+    error = RuntimeError("the step failed")
+    error.__cause__ = MemoryError()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("INTERNAL: RESOURCE_EXHAUSTED: Out of memory"), True),
+        # TensorFlow's, known by its name.
+        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"), True),
+        (nested(), True),
+        (ValueError("memory"), False),
+    ],
+)
+def test_a_run_that_memory_ran_out_for_says_so(error: Exception, told: bool) -> None:
+    with pytest.raises(type(error)), tracking.open_run() as run:
+        raise error
+    assert (read(run.run_id).data.tags.get(names.TAG_OUT_OF_MEMORY) == "true") == told
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_signal_while_a_run_is_being_started_ends_it_as_killed(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_run = mlflow.start_run
+
+    def signalled(**arguments: object) -> mlflow.ActiveRun:
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        run = start_run(**arguments)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run
+
+    monkeypatch.setattr(mlflow, "start_run", signalled)
+    name = f"signalled {when}"
+    with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run(run_name=name):
+        pytest.fail("the block must not begin")
+    assert mlflow.active_run() is None
+    (found,) = tracking.search_runs(None, f"attributes.run_name = '{name}'")
+    assert found.info.status == "KILLED"
+    assert found.data.tags[names.TAG_FAILURE] == "interrupted by SIGTERM"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_as_killed_and_only_the_first_counts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
@@ -284,7 +330,9 @@ def test_what_a_killed_process_had_logged_is_delivered(locked: threading.Event) 
 
 
 def test_records_that_the_store_refuses_are_kept_aside(caplog: pytest.LogCaptureFixture) -> None:
-    folder = spool() / ("0" * 32)
+    run_id = MlflowClient().create_run(tracking.ensure_experiment()).info.run_id
+    MlflowClient().delete_run(run_id)
+    folder = spool() / run_id
     folder.mkdir(parents=True)
     records = [
         {"op": "store", "uri": mlflow.get_tracking_uri()},
@@ -294,9 +342,39 @@ def test_records_that_the_store_refuses_are_kept_aside(caplog: pytest.LogCapture
     (folder / "records.jsonl").write_text(lines)
     assert tracking.deliver_all() == 1
     assert "was refused" in caplog.text
-    aside = spool() / f"refused-{'0' * 32}"
+    aside = spool() / f"refused-{run_id}"
     assert (aside / "records.jsonl").read_text() == lines
     assert tracking.deliver_all() == 0
+
+
+def test_records_of_a_run_that_the_store_does_not_have_stay_as_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    records = spool() / ("0" * 32) / "records.jsonl"
+    records.parent.mkdir(parents=True)
+    records.write_text(json.dumps({"op": "store", "uri": tracking.store_uri()}) + "\n")
+    assert tracking.deliver_all() == 0
+    assert records.exists()
+    assert "has no run 000" in caplog.text
+
+
+def test_the_address_of_a_store_is_the_same_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default store's is relative, and the files of undelivered records serve all folders."""
+    (tmp_path / "other").mkdir()
+    seen = []
+    for folder in (tmp_path, tmp_path / "other"):
+        monkeypatch.chdir(folder)
+        mlflow.set_tracking_uri("sqlite:///mlflow.db")
+        seen.append(tracking.store_uri())
+        mlflow.set_tracking_uri(seen[-1])
+        assert tracking.store_uri() == seen[-1]
+    assert seen == [f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/other/mlflow.db"]
+    for uri in ("http://127.0.0.1:5000", "postgresql://user@host/green", "sqlite://"):
+        mlflow.set_tracking_uri(uri)
+        assert tracking.store_uri() == uri
 
 
 def test_the_copy_of_a_file_is_deleted_once_it_is_sent() -> None:

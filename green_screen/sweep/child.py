@@ -56,26 +56,7 @@ def run_job(job: Job, cooled: Callable[[], None] = lambda: None) -> None:
         if job.cooldown is not None:
             cool_down(job.cooldown, run)
             cooled()
-        try:
-            load_trainer(job.trainer)(job.config, job.options, run)
-        except Exception as error:
-            if is_out_of_memory(error):
-                run.tags({names.TAG_OUT_OF_MEMORY: "true"})
-            raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that memory ran out."""
-    cause: BaseException | None = error
-    while cause is not None:
-        # TensorFlow's ResourceExhaustedError, told by name: this module must not import it. XLA
-        # and the CUDA libraries put the same status into the text of other errors.
-        if isinstance(cause, MemoryError) or type(cause).__name__ == "ResourceExhaustedError":
-            return True
-        if "RESOURCE_EXHAUSTED" in str(cause) or "CUDA_ERROR_OUT_OF_MEMORY" in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+        load_trainer(job.trainer)(job.config, job.options, run)
 
 
 def child_main(

@@ -4,7 +4,7 @@
 is lost to a server that is away for a while or to a process that dies.
 """
 
-from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, Interrupted, interruptible, open_run
+from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, Interrupted, open_run
 from green_screen.tracking.outbox import RefusedError
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.spool import deliver, deliver_all, spool_root
@@ -36,7 +36,6 @@ __all__ = [
     "deliver_all",
     "end_cut_off",
     "ensure_experiment",
-    "interruptible",
     "metric_sum",
     "open_run",
     "patiently",

@@ -49,29 +49,61 @@ class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is 
         self.number = number
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Interrupted` while the block runs (main thread only).
+class _Signals:
+    """What SIGINT and SIGTERM do to a run: the first of them raises :class:`Interrupted`.
 
-    Only the first signal counts: a terminal sends SIGINT to all processes and the campaign SIGTERM
-    to its child, and the second must not break into the ending of the run.
+    A terminal sends SIGINT to all processes and the campaign SIGTERM to its child, and the second
+    must not break into the ending of the run.
     """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._held = False
+
+    def hold(self) -> None:
+        """Keep what comes until :meth:`release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Let signals through, and what was kept at once."""
+        self._held = False
+        if self._received:
+            raise Interrupted(self._received[0])
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Do what a signal does; its handler."""
+        self._received.append(number)
+        if len(self._received) == 1 and not self._held:
+            raise Interrupted(number)
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Signals]:
+    """Turn SIGINT and SIGTERM into :class:`Interrupted` while the block runs (main thread only)."""
+    signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
-    received: list[int] = []
-
-    def raise_interrupted(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        if len(received) == 1:
-            raise Interrupted(signum)
-
-    before = {s: signal.signal(s, raise_interrupted) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, signals.receive) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that memory ran out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # TensorFlow's ResourceExhaustedError, told by name: a parent of runs must not import it.
+        # XLA and the CUDA libraries put the same status into the text of other errors.
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "ResourceExhaustedError":
+            return True
+        if "RESOURCE_EXHAUSTED" in str(cause) or "CUDA_ERROR_OUT_OF_MEMORY" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextmanager
@@ -87,40 +119,59 @@ def open_run(
     the server stayed away; then it waits in a local file and the campaign's resume sends it.
 
     The run ends FINISHED, also on ``sys.exit(0)``; KILLED on SIGINT or SIGTERM; FAILED on any other
-    exception, whose text becomes the tag ``failure``. The exception goes on.
+    exception, whose text becomes the tag ``failure``, beside the tag ``out_of_memory`` where that
+    is what it says. The exception goes on.
     """
     run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
     experiment_id = None if run_id else ensure_experiment(experiment)
-    with interruptible():
-        run = patiently(
-            lambda: mlflow.start_run(run_id=run_id, experiment_id=experiment_id, run_name=run_name)
-        )
-        outbox = Outbox(run.info.run_id, MlflowClient())
-        run_logger = RunLogger(run.info.run_id, outbox=outbox)
-        status, failure, patience = "FINISHED", "", patience_s()
+    with _interruptible() as signals:
+
+        def start() -> Outbox:
+            # A run that exists and is not known here yet could not be ended.
+            signals.hold()
+            try:
+                run = mlflow.start_run(
+                    run_id=run_id, experiment_id=experiment_id, run_name=run_name
+                )
+            except Exception:
+                signals.release()
+                raise
+            return Outbox(run.info.run_id, MlflowClient())
+
+        outbox = patiently(start)
+        run_logger = RunLogger(outbox.run_id, outbox=outbox)
+        status, patience = "FINISHED", patience_s()
+        why: dict[str, str] = {}
         try:
+            signals.release()
             if tags:
                 run_logger.tags(tags)
             yield run_logger
         except (Interrupted, KeyboardInterrupt) as error:
-            status, failure = "KILLED", f"interrupted by {str(error) or 'SIGINT'}"
-            patience = INTERRUPTED_PATIENCE_S
+            status, patience = "KILLED", INTERRUPTED_PATIENCE_S
+            why = _failure(f"interrupted by {str(error) or 'SIGINT'}")
             raise
         except SystemExit as error:
             if error.code not in (None, 0):
-                status, failure = "FAILED", f"exit with status {error.code}"
+                status, why = "FAILED", _failure(f"exit with status {error.code}")
             raise
         except BaseException as error:
-            status, failure = "FAILED", f"{type(error).__name__}: {error}"
+            status, why = "FAILED", _failure(f"{type(error).__name__}: {error}")
+            if _out_of_memory(error):
+                why[names.TAG_OUT_OF_MEMORY] = "true"
             if isinstance(error, StoreUnavailableError):
                 patience = INTERRUPTED_PATIENCE_S  # it has been waited for
             raise
         finally:
-            _finish(outbox, status, failure, patience)
+            _finish(outbox, status, why, patience)
 
 
-def _finish(outbox: Outbox, status: str, failure: str, patience: float) -> None:
-    """Send the rest and the run's end.
+def _failure(text: str) -> dict[str, str]:
+    return {names.TAG_FAILURE: text[:MAX_TAG_LENGTH]}
+
+
+def _finish(outbox: Outbox, status: str, why: dict[str, str], patience: float) -> None:
+    """Send the rest, the tags that say why the run ended so, and the run's end.
 
     Raises:
         RefusedError: The server refused a record of a run that was fine otherwise.
@@ -134,10 +185,8 @@ def _finish(outbox: Outbox, status: str, failure: str, patience: float) -> None:
     except RefusedError as error:
         if status == "FINISHED":  # otherwise another exception is on its way
             refused = error
-            status, failure = "FAILED", f"{type(error).__name__}: {error}"
-    last: list[Record] = []
-    if failure:
-        last.append({"op": "tags", "tags": {names.TAG_FAILURE: failure[:MAX_TAG_LENGTH]}})
+            status, why = "FAILED", _failure(f"{type(error).__name__}: {error}")
+    last: list[Record] = [{"op": "tags", "tags": why}] if why else []
     last.append({"op": "end", "status": status, "time_ms": int(time.time() * 1000)})
     with contextlib.suppress(RefusedError):  # the outbox has logged it, and the run is over
         for record in last:

@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(self, run_id: str, client: MlflowClient) -> None:
         """Begin to send for `run_id`; what an earlier process of the run left goes first."""
-        self._run_id = run_id
+        self.run_id = run_id
         self._client = client
         self._folder: Path | None = spool_root() / run_id
         self._descriptor = -1
@@ -89,7 +89,7 @@ class Outbox:
                 self.put({"op": "artifact", "path": str(copy), "folder": folder})
                 return
         record = {"op": "artifact", "path": str(path.absolute()), "folder": folder}
-        patiently(lambda: send(self._client, self._run_id, record, None))
+        patiently(lambda: send(self._client, self.run_id, record, None))
 
     def flush(self, patience_s: float) -> bool:
         """Wait until all is sent and return whether it is.
@@ -116,7 +116,7 @@ class Outbox:
         elif not sent:
             logger.warning(
                 "run %s: %d records could not be sent and wait in %s; resume sends them",
-                self._run_id,
+                self.run_id,
                 len(self._waiting),
                 self._folder or "no file: they are lost",
             )
@@ -133,7 +133,7 @@ class Outbox:
     def _warn_of_memory(self, error: OSError) -> None:
         logger.warning(
             "run %s: records are kept in memory alone until they are sent: %s",
-            self._run_id,
+            self.run_id,
             error,
         )
 
@@ -167,14 +167,14 @@ class Outbox:
                 record = self._waiting[0]
             try:
                 if record["op"] != "store":
-                    send(self._client, self._run_id, record, self._folder)
+                    send(self._client, self.run_id, record, self._folder)
                 self._drop_copy(record)
             except Exception as error:
                 if is_transient(error):
                     if self._stopping.wait(RETRY_PAUSE_S):
                         return
                     continue
-                logger.error("run %s: %s was refused: %s", self._run_id, record["op"], error)
+                logger.error("run %s: %s was refused: %s", self.run_id, record["op"], error)
                 self._refused = error
             with self._changed:
                 self._waiting.popleft()

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from green_screen.tracking.records import Record, send
-from green_screen.tracking.store import patiently, store_uri
+from green_screen.tracking.store import patiently, read_run, store_uri
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +68,15 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
     """Send what a run that is no longer alive has left in this host's spool.
 
     Records that the server refuses stay, in a folder whose name begins with ``refused-``: nobody
-    but a person can tell what to do with them.
+    but a person can tell what to do with them. Those of a run that the server does not have stay as
+    they are.
 
     Args:
         run_id: The run.
         patience: Seconds to wait for a server that is away; ``None`` is ``patience_s()``.
 
     Returns:
-        Whether there was anything.
+        Whether there was anything to send.
 
     Raises:
         StoreUnavailableError: The server stayed away; the records stay.
@@ -88,6 +90,9 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
         return False  # a live process is sending it
     client, refused = MlflowClient(), 0
     try:
+        if not _is_there(run_id, patience):
+            logger.info("%s has no run %s: its records stay in %s", store_uri(), run_id, folder)
+            return False
         for record in read_spool(folder):
             if record["op"] == "store":
                 continue
@@ -102,6 +107,17 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
             shutil.rmtree(folder)
     finally:
         os.close(descriptor)
+    return True
+
+
+def _is_there(run_id: str, patience: float | None) -> bool:
+    """Whether the present store has a run, be it deleted."""
+    try:
+        read_run(run_id, patience)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return False
     return True
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -52,6 +53,7 @@ _TRANSIENT = {
         TEMPORARILY_UNAVAILABLE,
     )
 }
+_SQLITE = "sqlite:///"
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -108,8 +110,13 @@ def use_store(tracking_uri: str) -> None:
 
 
 def store_uri() -> str:
-    """Return where this process logs to."""
-    return str(mlflow.get_tracking_uri())
+    """Return where this process logs to, in a form that means the same in every folder."""
+    uri = str(mlflow.get_tracking_uri())
+    path = uri.removeprefix(_SQLITE)
+    # A database in memory has no path.
+    if path == uri or not path or path.startswith(("/", ":memory:")):
+        return uri
+    return f"{_SQLITE}{Path(path).absolute()}"
 
 
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:

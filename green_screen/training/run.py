@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import yaml
 
 from green_screen import names
 from green_screen.options import TrainOptions, option_params
@@ -20,13 +21,14 @@ from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 from green_screen.training import int8, quantization, serving
 from green_screen.training.callback import SMICallback
-from green_screen.training.data import ImageDataset, check_dataset, load_dataset
+from green_screen.training.data import ImageDataset, load_dataset
 from green_screen.training.hardware import hardware_tags
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
-from green_screen.training.model import build_model, check_model
+from green_screen.training.model import build_model
 from green_screen.training.optimizer import make_optimizer
 from green_screen.training.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.training.precision import dtype_policy
+from green_screen.training.request import check_trainings
 
 # Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
 # is favoured. More saves little, and delays the answer to a signal (8 steps of a batch of 128 take
@@ -43,20 +45,28 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         run: Where it is logged; its run is active and its tags of kind and place are set.
 
     Raises:
-        OptionError: The data set, the model or their combination with the configuration cannot be
-            used. Nothing has been trained then.
+        OptionError: The training cannot be done as it is asked for; nothing has been trained then.
+        SpaceError: The levels cannot be combined.
     """
     resolved = resolve(config)
     effective = resolved.effective
-    check_model(options.model, effective.internal, image_size=options.image_size)
-    check_dataset(options.dataset)
+    check_trainings(options, [effective])
     log_request(resolved, options, run)
 
+    parameters = {
+        **effective.as_params(),
+        "model": options.model,
+        "dataset": options.dataset,
+        "epochs": options.epochs,
+        "seed": options.seed,
+    }
     with (
         _artifact_folder(run) as folder,
-        _memory_errors_tagged(run),
         RunMeasurement(country=options.country, min_window_s=options.min_window_s) as measurement,
     ):
+        # A run that fails has its parameters too; the callback's end adds the results.
+        text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
+        (folder / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
         with measurement.phase("setup"):
             dataset = load_dataset(
                 options.dataset,
@@ -103,12 +113,8 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         log_result(summary, history, (test_loss, test_accuracy), run)
         callback.finish(
             {
-                **effective.as_params(),
+                **parameters,
                 names.N_PARAMETERS: quantization.n_parameters(model),
-                "model": options.model,
-                "dataset": options.dataset,
-                "epochs": options.epochs,
-                "seed": options.seed,
                 "test_loss": test_loss,
                 "test_accuracy": test_accuracy,
             }
@@ -262,13 +268,3 @@ def _artifact_folder(run: RunLogger) -> Iterator[Path]:
         finally:
             for file in sorted(folder.iterdir()):
                 run.artifact(file)
-
-
-@contextmanager
-def _memory_errors_tagged(run: RunLogger) -> Iterator[None]:
-    """Tag a run that ends because the memory was too small; the error goes on."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError:
-        run.tags({names.TAG_OUT_OF_MEMORY: "true"})
-        raise

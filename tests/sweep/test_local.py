@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from mlflow.tracking import MlflowClient
 from green_screen import names
 from green_screen.space import DEFAULT_CONFIG
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.child import is_out_of_memory
 from green_screen.sweep.local import PRELOAD, PRELOAD_TRACKING, LocalExecutor
 
 FOUND = ("policy", "floatx", "seeds", "numpy_seed", "jit", "variable", "module", "names", "folder")
@@ -77,6 +77,37 @@ def test_the_parent_never_imports_tensorflow(store: str, tmp_path: Path) -> None
     assert "LOADED []" in done.stdout
 
 
+def test_a_script_without_a_guard_is_told_what_went_wrong(store: str, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    start, _, _ = _PARENT.partition("if __name__")
+    script.write_text(
+        f"""{start}
+executor = LocalExecutor(preload=["mlflow"])
+options = SweepOptions(n_runs=1, epochs=1, cooldown_timeout_s=0.0)
+run_sweep(options, trainer="faulty_trainers:quick", executor=executor)
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert "0 of 2 runs finished, 2 failed" in done.stderr
+    (parent,) = sweep_parents()
+    for run in children(parent.info.run_id):
+        reason = run.data.tags[names.TAG_FAILURE]
+        assert "said nothing; before its training it had printed" in reason
+        assert "finished its bootstrapping phase" in reason
+
+
+def test_the_documented_script_runs(store: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert "n_runs=100" in example
+    script = tmp_path / "example.py"
+    script.write_text(example.replace("n_runs=100", "n_runs=1, epochs=2"))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (parent,) = sweep_parents()
+    assert by_status(parent.info.run_id, "FINISHED") == [0, 1]
+
+
 def test_a_new_interpreter_does_the_same(store: str) -> None:
     options = small(n_runs=1)
     with LocalExecutor(start="spawn") as executor:
@@ -105,19 +136,6 @@ def test_what_is_preloaded_can_be_imported() -> None:
     program = f"import importlib, json; [importlib.import_module(m) for m in {PRELOAD!r}]"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
-
-
-def test_out_of_memory_is_told_from_other_errors() -> None:
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("INTERNAL: RESOURCE_EXHAUSTED: Out of memory"))
-    try:
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            raise RuntimeError("the step failed") from error
-    except RuntimeError as error:
-        assert is_out_of_memory(error)
-    assert not is_out_of_memory(ValueError("memory"))
 
 
 def test_the_entry_point_trains_for_real(store: str, tmp_path: Path) -> None:
