@@ -18,6 +18,7 @@ from green_screen.space import Space, resolve
 from green_screen.tracking import RunLogger, create_child, open_run
 
 _MAX_METRICS = 1000
+_NO_CHECK = "the imported form does not say whether anything disturbed the measurement"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,9 @@ def _write(
         | {"epochs": str(len(run.epochs))}
         | {key: str(value) for key, value in described.items() if value not in (None, "")}
     )
-    logger.tags(
-        {names.MISSING_PREFIX + key: reason for key, reason in missing_reasons(run).items()}
-    )
+    # The imported form records no check of the measurement: it is neither valid nor invalid.
+    missing = {**missing_reasons(run), names.TAG_MEASUREMENT_VALID: _NO_CHECK}
+    logger.tags({names.MISSING_PREFIX + key: reason for key, reason in missing.items()})
     metrics = [
         Metric(str(name), float(value), 0, step)
         for name, values in run.epochs.items()

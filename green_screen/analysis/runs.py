@@ -148,7 +148,8 @@ def to_frame(runs: Iterable[Run]) -> pd.DataFrame:
     Returns:
         Text columns ``run_id, run_name, campaign`` (the parent's run id), ``kind, status, machine,
         model, dataset, country``, the tags ``energy_source, cpu_energy_source, measurement_valid``
-        (``"true"``, ``"false"`` or empty), ``invalid_reason, incomplete, failure, design_hash``;
+        (``"true"``, ``"false"``, or empty where it was not checked, as in imported runs; these are
+        used like valid ones), ``invalid_reason, incomplete, failure, design_hash``;
         ``requested_<factor>`` and ``effective_<factor>`` as canonical strings (empty if absent);
         ``diverged`` as bool; ``position, epochs, seed, samples, image_size`` and every metric of
         :data:`RUN_METRICS` under its own name as float, NaN where absent; ``start_time`` in UTC.

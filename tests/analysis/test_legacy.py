@@ -162,6 +162,9 @@ def test_an_imported_campaign_is_analysed_unchanged(tmp_path, store):
     assert len(epochs) == 100
     tags = mlflow.MlflowClient().get_run(runs.loc[0, "run_id"]).data.tags
     assert "training images" in tags[names.MISSING_PREFIX + names.ENERGY_PER_1K_IMAGES_J]
+    # Whether a measurement is valid was not recorded: said, not assumed, and no reason to leave it.
+    assert (runs["measurement_valid"] == "").all()
+    assert "disturbed the measurement" in tags[names.MISSING_PREFIX + names.TAG_MEASUREMENT_VALID]
 
 
 def test_a_diverged_run_is_kept_and_tagged(tmp_path, store):
