@@ -144,9 +144,9 @@ def _beta(alpha: float, n: Any, seed: Any, dtype: Any) -> Any:
 def random_ops(images: Any, labels: Any, seed: Any, *, ops: tuple[str, ...]) -> Batch:
     """Apply geometric operations and contrast, each drawn for each image; labels stay.
 
-    They are the random layers of Keras with factor 0.1: a mirror image (left to right) of every
-    second one, rotation by up to 0.1 of a turn, zoom of both sides by up to 10 %, translation of
-    each axis by up to 10 % of the size, and shifts along one axis alone. Their transforms are
+    They are the random layers of Keras with factor 0.1: a mirror image (left to right) with
+    probability 1/2, rotation by up to 0.1 of a turn, zoom of both sides by up to 10 %, translation
+    of each axis by up to 10 % of the size, and shifts along one axis alone. Their transforms are
     composed and the image is resampled once (bilinear, reflected at the border), where Keras's
     layers resample once each. Contrast scales the distance to the image's channel means by 0.9 to
     1.1 and clips to 0..255; Keras's layer draws that once for the batch.

@@ -12,7 +12,8 @@ level                       policy          variables   computes in
 Keras keeps the four vectors of a batch normalization in float32 under both float16 policies, and
 this project computes the final softmax and the loss in float32 there. On NVIDIA GPUs since Ampere
 TensorFlow computes float32 convolutions in TensorFloat-32 (10 bits of mantissa) unless told
-otherwise; that default is left alone, so float32 here means what it means to every Keras user.
+otherwise; that default is left alone, so float32 here means what it means to every Keras user. In
+float64 TensorFlow has no fused batch normalization: it runs as single operations there.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def inner(images):
     return images[:, 5:11, 5:11]
 
 
-def test_flip_mirrors_every_second_image_left_to_right():
+def test_flip_mirrors_half_of_the_images_left_to_right():
     flipped, original = changed_by("flip"), gradient_image(1).numpy()[0]
     mirrored = np.all(np.isclose(flipped, original[:, ::-1], atol=1e-4), axis=(1, 2, 3))
     same = np.all(np.isclose(flipped, original, atol=1e-4), axis=(1, 2, 3))
