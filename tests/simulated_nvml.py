@@ -95,6 +95,9 @@ class Ramp:
     def energy_j(self, t: float) -> float:
         return self.first_w * t + self.slope_w_per_s * (t - self.start_s) ** 2 / 2
 
+    def power_w(self, t: float) -> float:
+        return self.first_w + self.slope_w_per_s * (t - self.start_s)
+
 
 Curve = Constant | Bursts | Steps | Ramp
 _CURVES = {cls.__name__: cls for cls in (Constant, Bursts, Steps, Ramp)}

@@ -9,7 +9,9 @@ import threading
 import time
 
 import pytest
-from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulated
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated_nvml import Constant, Ramp, SimulatedBoard, Simulation, Steps, simulated
 
 from green_screen import EnergyMeter, names
 
@@ -99,6 +101,52 @@ def test_windows_nest_and_add_up(machine):
     assert parts_j == pytest.approx(outer.reading.energy_j, abs=outer.reading.resolution_j)
     assert inner.reading.energy_j <= second.energy_j
     assert second.name == "second"
+
+
+@st.composite
+def schedules(draw):
+    """Draw (begin or end, name, pause after it): windows that nest, overlap and stand alone."""
+    steps, is_open = [], []
+    for number in range(draw(st.integers(2, 8))):
+        steps.append(("begin", f"w{number}", draw(st.floats(0.0, 0.15))))
+        is_open.append(f"w{number}")
+        while is_open and draw(st.booleans()):
+            name = is_open.pop(draw(st.integers(0, len(is_open) - 1)))
+            steps.append(("end", name, draw(st.floats(0.0, 0.15))))
+    return steps + [("end", name, 0.02) for name in is_open]
+
+
+def test_any_window_holds_the_energy_of_its_own_time(machine):
+    """However windows lie to each other, each agrees with the truth between its two edges."""
+    # The power rises all the time: energy of another time, or of another length, is another.
+    board = SimulatedBoard(
+        curve=Ramp(first_w=100.0, slope_w_per_s=150.0, start_s=time.perf_counter())
+    )
+    machine(board)
+    with EnergyMeter() as meter:
+
+        @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(schedules())
+        def check(steps: list[tuple[str, str, float]]) -> None:
+            begun: dict[str, float] = {}
+            for action, name, pause_s in steps:
+                before_s = time.perf_counter()
+                if action == "begin":
+                    meter.begin(name)
+                    begun[name] = before_s
+                else:
+                    reading = meter.end(name)
+                    after_s = time.perf_counter()
+                    truth_j = board.curve.energy_j(after_s) - board.curve.energy_j(begun[name])
+                    # What the calls themselves took lies on either side of the edges.
+                    outside_s = after_s - begun[name] - reading.seconds
+                    power_w = board.curve.power_w(after_s)
+                    assert outside_s >= 0
+                    slack_j = (0.1 + outside_s) * power_w + 0.01
+                    assert abs(reading.counter_j - truth_j) <= slack_j
+                time.sleep(pause_s)
+
+        check()
 
 
 def test_disagreements_of_two_boards_do_not_cancel(machine):

@@ -6,13 +6,18 @@ import math
 import threading
 import time
 
+import mlflow
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulated
 
 from green_screen import names
+from green_screen.options import TrainOptions
 from green_screen.power import idle, rapl
+from green_screen.space import Space
+from green_screen.tracking import open_run
 from green_screen.training import hardware, used_gpus
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
+from green_screen.training.run import train
 
 PARTS = (names.SETUP_ENERGY_J, names.CONVERSION_ENERGY_J, names.EVALUATION_ENERGY_J)
 
@@ -411,3 +416,52 @@ def test_misuse_is_refused(gpus):
 def test_the_real_tensorflow_here_has_no_gpu():
     assert used_gpus.tensorflow_gpus() == ()
     used_gpus.synchronize_gpu()
+
+
+def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path):
+    gpus(SimulatedBoard(curve=Constant(300.0), processes=(1,)))
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{tmp_path}/artifacts")
+    config = Space.load().parse({"batch_size": 32, "optimizer": "SGD"})
+    options = TrainOptions(
+        dataset="synthetic",
+        model="resnet8",
+        epochs=2,
+        image_size=8,
+        samples=60,
+        log_model=False,
+        min_window_s=1.0,
+    )
+    try:
+        with open_run(tags={names.TAG_KIND: names.KIND_TRAIN}) as run:
+            train(config, options, run)
+        client = mlflow.MlflowClient()
+        data = client.get_run(run.run_id).data
+        epochs = client.get_metric_history(run.run_id, names.EPOCH_ENERGY_J)
+        further = client.get_metric_history(run.run_id, names.FURTHER_EPOCH_ENERGY_J)
+    finally:
+        mlflow.set_tracking_uri(None)
+    metrics, tags = data.metrics, data.tags
+    parts_j = metrics[names.SETUP_ENERGY_J] + metrics[names.EVALUATION_ENERGY_J]
+    parts_j += metrics[names.OTHER_ENERGY_J] + sum(epoch.value for epoch in epochs)
+    assert parts_j == pytest.approx(metrics[names.ENERGY_TOTAL_J])
+    assert metrics[names.ENERGY_TOTAL_J] == pytest.approx(
+        300 * metrics[names.DURATION_S], abs=0.1 * 300 + 1
+    )
+    assert metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(0, abs=0.1 * 300 + 5)
+    assert len(epochs) == 2 and len(further) == metrics[names.FURTHER_EPOCHS] >= 1
+    assert metrics[names.STEADY_WINDOW_S] >= 1.0
+    # Both energies of an epoch: by the counter and by sampled power.
+    assert metrics[names.GPU_ENERGY_J] == metrics[names.EPOCH_ENERGY_J]
+    assert metrics[names.GPU_INTEGRAL_J] == pytest.approx(metrics[names.GPU_ENERGY_J], abs=31)
+    assert metrics[names.STEADY_SM_CLOCK_MHZ] == 1980
+    assert tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_COUNTER
+    assert tags[names.TAG_MEASUREMENT_VALID] == "true", tags
+    assert tags[names.TAG_INCOMPLETE] == "false"
+    assert tags[names.TAG_GPU_POWER_LIMIT_W] == "700"
+    assert "GPU-00000000" in tags[names.TAG_GPU_DEVICES]
+    assert names.TAG_UNCHECKED not in tags
+    missing = {name for name, value in metrics.items() if math.isnan(value)}
+    assert {names.MISSING_PREFIX + name for name in missing} == {
+        tag for tag in tags if tag.startswith(names.MISSING_PREFIX)
+    }
