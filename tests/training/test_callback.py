@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -42,9 +44,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    return tmp_path_factory.mktemp("store") / "mlflow.db"
+
+
 @pytest.fixture
-def store(tmp_path):
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+def store(database):
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
     yield mlflow.MlflowClient()
     mlflow.set_tracking_uri(None)
 
@@ -93,9 +100,45 @@ def test_an_active_run_gets_metrics_tags_and_reasons(tmp_path, store):
     assert data.tags[names.MISSING_PREFIX + names.GPU_ENERGY_J] == "no GPU is used"
 
 
+def test_each_fit_logs_to_the_run_that_is_active_then(tmp_path, store):
+    callback = SMICallback(directory=tmp_path / "smi")
+    network = model()
+    runs = []
+    for epochs in (2, 1):
+        with mlflow.start_run() as run:
+            fit(network, callback, epochs=epochs)
+        runs.append(run.info.run_id)
+    for run_id, epochs in zip(runs, (2, 1), strict=True):
+        assert len(store.get_metric_history(run_id, names.EPOCH_ENERGY_J)) == epochs
+        assert names.MISSING_PREFIX + names.GPU_ENERGY_J in store.get_run(run_id).data.tags
+
+
+def test_a_server_that_fails_costs_its_figures_and_not_the_training(
+    tmp_path, store, database, caplog
+):
+    def rename(table: str, to: str) -> None:
+        with sqlite3.connect(database) as connection:
+            connection.execute(f"ALTER TABLE {table} RENAME TO {to}")
+
+    class Outage(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+            if epoch == 1:
+                rename("latest_metrics", "lost")
+
+        def on_train_end(self, logs: object = None) -> None:
+            rename("lost", "latest_metrics")
+
+    with mlflow.start_run():
+        fit(model(), Outage(), SMICallback(directory=tmp_path / "smi"))
+    assert [row["epoch"] for row in rows(tmp_path / "smi")] == ["pre", "0", "1", "2", "post"]
+    warnings = [r.message for r in caplog.records if r.name == "green_screen.training.callback"]
+    assert len(warnings) == 1 and "the MLflow server failed" in warnings[0]
+
+
 def test_without_an_active_run_nothing_is_logged(tmp_path, store):
+    before = len(store.search_runs(["0"]))
     fit(model(), SMICallback(directory=tmp_path / "smi"), epochs=1)
-    assert not store.search_runs(["0"])
+    assert len(store.search_runs(["0"])) == before
 
 
 def test_inside_a_measured_run(tmp_path, store):
@@ -128,7 +171,24 @@ def test_a_second_fit_after_one_that_failed_starts_anew(tmp_path):
         fit(model(), callback, Broken())
     fit(model(), callback, epochs=1)
     assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "post"]
-    assert not [t for t in threading.enumerate() if t.name == "power-sampler"]
+    # Given up after a failure, it takes along what it had started.
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="disk full"):
+        fit(model(), SMICallback(directory=tmp_path), Broken())
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)  # CodeCarbon's cancelled timers take a moment to notice
+        assert not thread.is_alive()
+
+
+def test_an_evaluation_outside_of_fit_is_none_of_its_business(tmp_path):
+    network = model()
+    callback = SMICallback(directory=tmp_path)
+    images, labels = np.zeros((8, 6), np.float32), np.zeros(8, int)
+    network.evaluate(images, labels, verbose=0, callbacks=[callback])
+    fit(network, callback, epochs=1)
+    network.evaluate(images, labels, verbose=0, callbacks=[callback])
+    assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "post"]
 
 
 def test_before_the_training_there_is_nothing_to_finish(tmp_path):
@@ -136,12 +196,22 @@ def test_before_the_training_there_is_nothing_to_finish(tmp_path):
         SMICallback(directory=tmp_path).finish({})
 
 
-@pytest.mark.parametrize("metric", ["acc", "sparse_categorical_accuracy"])
-def test_any_accuracy_is_the_accuracy(tmp_path, metric):
+@pytest.mark.parametrize(
+    ("metrics", "which"),
+    [
+        (["acc"], "acc"),
+        (["sparse_categorical_accuracy"], "sparse_categorical_accuracy"),
+        (["sparse_top_k_categorical_accuracy", "accuracy"], "accuracy"),
+        (["sparse_top_k_categorical_accuracy"], "sparse_top_k_categorical_accuracy"),
+    ],
+)
+def test_the_plainest_accuracy_is_the_accuracy(tmp_path, metrics, which):
     network = model()
-    network.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
+    network.compile("sgd", "sparse_categorical_crossentropy", metrics=metrics)
     fit(network, SMICallback(directory=tmp_path), epochs=1, validation_split=0.2)
-    assert rows(tmp_path)[1]["accuracy"] and rows(tmp_path)[1]["val_accuracy"]
+    for prefix in ("", "val_"):
+        logged = float(rows(tmp_path)[1][prefix + "accuracy"])
+        assert logged == pytest.approx(network.history.history[prefix + which][0])
 
 
 _TRAIN = """
