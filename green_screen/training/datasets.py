@@ -61,7 +61,17 @@ class Source:
 
 
 def resize(image: Image.Image, size: int) -> Pixels:
-    """Return an image as uint8 [size, size, 3]: three channels, bilinear with antialiasing."""
+    """Return an image as uint8 [size, size, 3]: three channels, bilinear with antialiasing.
+
+    Raises:
+        ValueError: Its pixels are 32-bit numbers, whose range nobody knows.
+    """
+    if image.mode.startswith("I;16"):
+        # Pillow would cut all values above 255.
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(np.rint(grey).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"its pixels must have 8 or 16 bits, but are of mode {image.mode}")
     image = image.convert("RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -197,10 +207,14 @@ def npz(path: Path) -> Source:
     Raises:
         OptionError: The archive cannot be read, or a key is missing or of another form.
     """
+    if not zipfile.is_zipfile(path):
+        raise OptionError(
+            f"dataset {str(path)!r} cannot be read: it is no archive as numpy.savez makes"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise OptionError(f"dataset {str(path)!r} cannot be read: {error}") from error
     if {"images", "labels"} <= arrays.keys():
         images, labels, test_from = arrays["images"], arrays["labels"], None

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -24,6 +26,8 @@ from green_screen.training.datasets import Pixels, Source, resize
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_IMAGE_BYTES = 64 * 2**20  # of one unpacked file; more is no photograph
 PARTS = ("train", "test")
+
+_ReadFile = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def folder(path: Path) -> Source:
         OptionError: It holds no images, or they do not lie in class folders.
     """
     files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    return _source(path, _layout(path, files), lambda file: (path / file).read_bytes())
+    reader = nullcontext(lambda file: (path / file).read_bytes())
+    return _source(path, _layout(path, files), lambda: reader)
 
 
 def archive(path: Path) -> Source:
@@ -53,23 +58,32 @@ def archive(path: Path) -> Source:
         OptionError: It is no .zip, holds no images, or they do not lie in class folders.
     """
     try:
-        opened = zipfile.ZipFile(path)
+        with zipfile.ZipFile(path) as opened:
+            files = opened.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise OptionError(f"dataset {str(path)!r} cannot be read: {error}") from error
 
-    def read_file(file: str) -> bytes:
-        with opened.open(file) as member:
-            content = member.read(MAX_IMAGE_BYTES + 1)
-        if len(content) > MAX_IMAGE_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_IMAGE_BYTES} bytes")
-        return content
+    @contextmanager
+    def reader() -> Iterator[_ReadFile]:
+        with zipfile.ZipFile(path) as opened:
+            yield lambda file: _unpacked(opened, file)
 
-    return _source(path, _layout(path, opened.namelist()), read_file)
+    return _source(path, _layout(path, files), reader)
 
 
-def _source(path: Path, layout: _Layout, read_file: Callable[[str], bytes]) -> Source:
+def _unpacked(opened: zipfile.ZipFile, file: str) -> bytes:
+    with opened.open(file) as member:
+        content = member.read(MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_IMAGE_BYTES} bytes")
+    return content
+
+
+def _source(
+    path: Path, layout: _Layout, reader: Callable[[], AbstractContextManager[_ReadFile]]
+) -> Source:
     def read(indices: NDArray[np.int64], size: int) -> Pixels:
-        def decode(index: int) -> Pixels:
+        def decode(read_file: _ReadFile, index: int) -> Pixels:
             file = layout.files[index]
             try:
                 with Image.open(io.BytesIO(read_file(file))) as image:
@@ -80,8 +94,9 @@ def _source(path: Path, layout: _Layout, read_file: Callable[[str], bytes]) -> S
                     f"image {file!r} of {str(path)!r} is unreadable: {error}"
                 ) from error
 
-        with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-            return np.stack(list(pool.map(decode, indices)))
+        # Pillow decodes without the interpreter's lock.
+        with reader() as read_file, ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(partial(decode, read_file), indices)))
 
     return Source(str(path), layout.labels, layout.class_names, layout.predefined_test_from, read)
 

@@ -1,3 +1,4 @@
+import io
 import os
 import sys
 
@@ -106,10 +107,19 @@ def test_pickled_objects_are_not_loaded(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def array_file():
+    content = io.BytesIO()
+    np.save(content, IMAGES)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".zip"])
-def test_broken_archives_are_refused(tmp_path, suffix):
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04 not really", b"", array_file()], ids=["broken", "empty", "npy"]
+)
+def test_what_is_no_archive_is_refused(tmp_path, suffix, content):
     path = tmp_path / f"data{suffix}"
-    path.write_bytes(b"PK\x03\x04 not really")
+    path.write_bytes(content)
     with pytest.raises(OptionError, match="cannot be read"):
         check_dataset(str(path))
 

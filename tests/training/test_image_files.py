@@ -2,6 +2,7 @@ import io
 import zipfile
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -93,6 +94,16 @@ def test_grey_and_transparent_images_of_any_size_become_three_channels(store):
     assert np.all(loaded.images[5] == (1, 2, 3))
 
 
+def test_grey_images_of_16_bits_are_scaled_and_of_32_bits_refused(store):
+    files = PLAIN | {f"cat/w{i:03}.png": png(i * 257, "I;16") for i in (0, 100, 255)}
+    loaded = load(store(files))
+    assert [set(loaded.images[i].flat) for i in (5, 6, 7)] == [{0}, {100}, {255}]
+    floats = io.BytesIO()
+    Image.new("F", (8, 8), 0.5).save(floats, "TIFF")
+    with pytest.raises(OptionError, match="must have 8 or 16 bits, but are of mode F"):
+        load(store(PLAIN | {"cat/float.tif": floats.getvalue()}))
+
+
 def test_a_subset_reads_no_other_image(store):
     files = {f"{c}/{i:02}.png": png(i) for c in "ab" for i in range(20)}
     whole = load(store(files), samples=10)
@@ -145,6 +156,16 @@ def test_nothing_is_extracted(tmp_path, monkeypatch):
             opened.writestr("../../" + name, content)
     assert len(load(str(path)).images) == 10
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["data.zip"]
+
+
+def test_an_archive_is_open_only_while_it_is_read(tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, content in PLAIN.items():
+            opened.writestr(name, content)
+    source = image_files.archive(path)
+    assert len(source.read(np.arange(2), 8)) == 2
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
 
 
 def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from green_screen.options import OptionError
@@ -27,8 +27,12 @@ partitionings = (
 )
 
 
-@given(labels_of, st.sampled_from(LEVELS) | partitionings, seeds)
-def test_parts_are_disjoint_cover_everything_and_keep_proportions(labels, partitioning, seed):
+@pytest.mark.parametrize("level", [*LEVELS, None], ids=str)
+@given(labels=labels_of, other=partitionings, seed=seeds)
+@settings(max_examples=50)
+def test_parts_are_disjoint_cover_everything_and_keep_proportions(level, labels, other, seed):
+    """For each level of the factor; without one, for any other partitioning."""
+    partitioning = level or other
     split = split_indices(labels, partitioning, seed)
     parts = (split.train, split.validation, split.test)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
