@@ -167,7 +167,9 @@ def _fits(runs: pd.DataFrame, options: AnalyzeOptions) -> dict[str, EnergyAnalys
     """Return the fit of the response, and those that predictions and break-even are made from."""
     asked, coding = options.response, cast(CodingKind, options.coding)
     fits = {
-        other: fit_energy_model(runs, response=other, coding=coding, permutations=1, cv_repeats=1)
+        other: fit_energy_model(
+            runs, response=other, coding=coding, permutations=0, cv_repeats=0, trees=0
+        )
         for other in PREDICTORS
         if other != asked
     }

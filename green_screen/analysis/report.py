@@ -26,7 +26,7 @@ from green_screen.analysis.document import (
 from green_screen.analysis.figures import SOURCE_TEXT, amount
 from green_screen.analysis.final import BASELINE, SELECTED, FinalComparison
 from green_screen.analysis.findings import NO_MEASUREMENT, Findings, headline
-from green_screen.analysis.tradeoff import J_PER_KWH
+from green_screen.analysis.tradeoff import J_PER_KWH, front_candidates
 
 
 def write_report(findings: Findings) -> Document:
@@ -89,7 +89,7 @@ def _result(findings: Findings) -> Section:
         blocks.append(Text(f"The rule that selected it: {selection.rule}."))
         blocks.append(tables.candidates_table(selection, findings.source))
         if len(selection.excluded):
-            blocks.append(tables.not_candidates(selection))
+            blocks.append(tables.left_out("Runs that could not be selected", selection.excluded))
     return Section("result", "Result", tuple(blocks))
 
 
@@ -131,6 +131,9 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
 def _trade_off(findings: Findings) -> Section:
     blocks: list[Block] = [findings.figures["pareto"]]
     blocks.append(tables.front_table(findings))
+    excluded = front_candidates(findings.runs).excluded
+    if len(excluded):
+        blocks.append(tables.left_out("Runs that could not be on the front", excluded))
     blocks.append(tables.to_accuracy_table(findings))
     blocks.append(tables.break_even(findings))
     cost = findings.cost

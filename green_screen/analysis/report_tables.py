@@ -119,11 +119,11 @@ def candidates_table(selection: Selection, source: str) -> Table:
     )
 
 
-def not_candidates(selection: Selection) -> Table:
-    """Return the table of why runs could not be selected."""
-    reasons = selection.excluded["reason"].value_counts()
+def left_out(caption: str, excluded: pd.DataFrame) -> Table:
+    """Return the table of why runs were left out, from their column ``reason``."""
+    reasons = excluded["reason"].value_counts()
     return Table(
-        caption="Runs that could not be selected",
+        caption=caption,
         columns=(Column("Reason"), Column("Runs", numeric=True)),
         rows=tuple((str(reason), str(n)) for reason, n in reasons.items()),
         folded=True,
@@ -359,7 +359,8 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
         yield "Runs, parameters", f"{fit.n_runs}, {fit.n_parameters}", "in the model"
         yield "R², adjusted", number(fit.r2_adjusted), f"in sample; {number(fit.r2)} unadjusted"
         yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run's energy"
-        yield "Condition number", number(fit.condition_number), "above 30: terms hard to tell apart"
+        condition = number(fit.condition_number) if fit.condition_number < np.inf else "infinite"
+        yield "Condition number", condition, "above 30: terms hard to tell apart"
         yield "Shapiro-Wilk p", p_value(fit.shapiro_p), "small: residuals are not normal"
         yield (
             "Skewness, excess kurtosis",

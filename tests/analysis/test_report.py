@@ -227,6 +227,7 @@ def test_what_is_computed_is_shown(rich: Findings) -> None:
         "Partial η²",
         "Covariates: ratio of the response",
         "Runs that could not be selected",
+        "Runs that could not be on the front",
         "Final runs of 5 epochs: means over 5 runs of the baseline",
         "Made by a test.",
     ):
