@@ -92,6 +92,7 @@ def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
     assert all(isinstance(q, VectorizedQuantizer) for q in found)
     operations = [node.op for node in tiny.executed_nodes(model, pipeline)]
     assert not [op for op in operations if op.startswith("FakeQuant")]
+    assert "FusedBatchNormV3" in operations
     # Rounding down is what quantizers do here and nothing else does.
     plain, plain_pipeline, _ = tiny.trained(tiny.effective())
     assert operations.count("Floor") >= len(found)
