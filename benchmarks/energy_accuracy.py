@@ -1,14 +1,15 @@
 """How far the measured energy can be trusted, and what measuring costs. Needs a GPU.
 
-Run from the repository's root; each part writes ``<part>.json`` and ``<part>.md`` to the output
-folder and goes on where it was interrupted::
+Run from the repository's root; each part writes a table ``<part>.md`` to the output folder and its
+records to ``<part>.json``, from which it goes on where it was interrupted. (d) has its records in
+``c.json``::
 
     python -m benchmarks.energy_accuracy --out energy_accuracy --zeus-path zeus
 
 (a) The counter against sampled power, CodeCarbon and Zeus, on the same windows of a load that keeps
     the GPU busy and of one that waits for the host.
 (b) What measuring costs: epochs with and without the meter, in pairs whose order alternates.
-(c) How much the energy per 1,000 images varies between windows of one training.
+(c) How much the energy per 1,000 images varies between windows of one training, in one process.
 (d) What a single power reading at the end of each epoch of (c) would have said.
 
 Zeus needs packages that this environment cannot hold. It is read from a folder of its own, made by

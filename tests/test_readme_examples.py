@@ -15,16 +15,15 @@ PAGES = [page for page in (ROOT / "README.md", ROOT / "docs" / "measuring.md") i
 
 
 def examples() -> list[pytest.param]:
-    found = []
+    """Return each different example once: pages may show the same one."""
+    found: dict[str, str] = {}
     for page in PAGES:
         blocks = re.findall(
             r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
         )
-        found += [
-            pytest.param(block, id=f"{page.stem}-{number}")
-            for number, block in enumerate(blocks, start=1)
-        ]
-    return found
+        for number, block in enumerate(blocks, start=1):
+            found.setdefault(block, f"{page.stem}-{number}")
+    return [pytest.param(block, id=name) for block, name in found.items()]
 
 
 @pytest.mark.parametrize("code", examples())

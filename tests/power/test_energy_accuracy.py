@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
+from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
+
+from benchmarks import energy_accuracy
 
 SMALL = ["--model", "resnet8", "--samples", "400", "--batch-size", "32", "--matrix", "64"]
 SMALL += ["--window-s", "0.5", "--repeats", "1", "--replicate-s", "0.1"]
 
 
-def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    simulation = Simulation(boards=[SimulatedBoard(curve=Constant(200.0))])
-    environment = {**os.environ, **child_environment(simulation, folder / "simulation")}
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.energy_accuracy", "--out", str(folder), *SMALL]
-        + list(arguments),
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+@pytest.fixture
+def board(monkeypatch):
+    """Put one board behind pynvml, in this process."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with simulated(Simulation(boards=[SimulatedBoard(curve=Constant(200.0))])):
+        yield
+
+
+def benchmark(folder: Path, *arguments: str) -> int:
+    return energy_accuracy.main(["--out", str(folder), *SMALL, *arguments])
 
 
 def content(folder: Path, part: str) -> dict:
     return json.loads((folder / f"{part}.json").read_text(encoding="utf-8"))
 
 
-def test_all_parts(tmp_path):
-    done = benchmark(tmp_path, "--pairs", "2", "--replicates", "2")
-    assert done.returncode == 0, done.stderr
+def test_all_parts(tmp_path, board):
+    assert benchmark(tmp_path, "--pairs", "2", "--replicates", "2") == 0
     windows = content(tmp_path, "a")["records"]
     assert [window["load"] for window in windows] == ["GPU-bound", "host-bound"]
     for window in windows:
@@ -47,27 +43,22 @@ def test_all_parts(tmp_path):
     assert len(replicates) == 2 and replicates[0]["epochs"][0]["last_power_w"] == 200.0
     for part in "abcd":
         assert "NVIDIA Simulated" in (tmp_path / f"{part}.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "d.json").exists()  # its records are those of (c)
 
     # What is there is kept, what is missing is measured, and nothing is mixed with other settings.
     del windows[1]
     changed = {**content(tmp_path, "a"), "records": windows}
     (tmp_path / "a.json").write_text(json.dumps(changed), encoding="utf-8")
-    again = benchmark(tmp_path, "--pairs", "2", "--replicates", "2", "--parts", "a")
-    assert again.returncode == 0, again.stderr
+    assert benchmark(tmp_path, "--pairs", "2", "--replicates", "2", "--parts", "a") == 0
     resumed = content(tmp_path, "a")["records"]
     assert resumed[0] == windows[0] and resumed[1]["load"] == "host-bound"
-    other = benchmark(tmp_path, "--pairs", "3", "--replicates", "2", "--parts", "a")
-    assert other.returncode != 0 and "other settings" in other.stderr
+    with pytest.raises(SystemExit, match="other settings"):
+        benchmark(tmp_path, "--pairs", "3", "--replicates", "2", "--parts", "a")
 
 
 def test_without_a_gpu_it_says_so(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.energy_accuracy", "--out", str(tmp_path), "--parts", "a"]
-        + SMALL,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode != 0
-    assert "needs a GPU" in done.stderr
+    with (
+        simulated(Simulation(boards=[], library_missing=True)),
+        pytest.raises(SystemExit, match="needs a GPU"),
+    ):
+        benchmark(tmp_path, "--parts", "a")
