@@ -12,11 +12,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
-from green_screen.analysis.registry import ModelCard, RegistryError, logged_model_id
+from green_screen.analysis.registry import (
+    ABSENT,
+    ModelCard,
+    RegistryError,
+    by_alias,
+    logged_model_id,
+)
 from green_screen.options import PromoteOptions, option_params
-
-# How a registry says that a name, a version or an alias does not exist.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ def promote(options: PromoteOptions) -> Decision:
     """
     client = MlflowClient()
     version = tracking.patiently(lambda: _find(client, options))
-    champion = tracking.patiently(lambda: _by_alias(client, options.name, names.CHAMPION))
+    champion = by_alias(options.name, names.CHAMPION)
     title = f"promote {options.name} version {version.version}"
     with tracking.open_run(run_name=title, tags={names.TAG_KIND: names.KIND_PROMOTION}) as run:
         # A run that `mlflow run` made has a name that says nothing.
@@ -157,7 +160,7 @@ def _decide(
 
 def _find(client: MlflowClient, options: PromoteOptions) -> ModelVersion:
     if options.version is None:
-        version = _by_alias(client, options.name, names.CHALLENGER)
+        version = by_alias(options.name, names.CHALLENGER)
         if version is None:
             raise RegistryError(
                 f"there is no model {options.name!r} with the alias {names.CHALLENGER!r}: "
@@ -168,22 +171,13 @@ def _find(client: MlflowClient, options: PromoteOptions) -> ModelVersion:
     try:
         return client.get_model_version(options.name, str(options.version))
     except MlflowException as error:
-        if error.error_code not in _ABSENT:
+        if error.error_code not in ABSENT:
             raise
         known = client.search_model_versions(f"name = '{options.name}'")
         numbers = ", ".join(sorted((str(v.version) for v in known), key=int)) or "none"
         raise RegistryError(
             f"model {options.name!r} has no version {options.version}; there are {numbers}"
         ) from None
-
-
-def _by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise
-        return None
 
 
 def _names(client: MlflowClient) -> str:

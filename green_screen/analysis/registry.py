@@ -16,6 +16,9 @@ from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
 
+# How a registry says that a name, a version or an alias does not exist.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
 
 class RegistryError(RuntimeError):
     """The registry lacks what was asked of it."""
@@ -113,6 +116,20 @@ class ModelCard:
 def model_name(architecture: str) -> str:
     """Return the name under which models of an architecture are registered."""
     return names.MODEL_PREFIX + architecture
+
+
+def by_alias(name: str, alias: str) -> ModelVersion | None:
+    """Return the version of a model that has an alias; ``None`` if there is none."""
+
+    def find() -> ModelVersion | None:
+        try:
+            return MlflowClient().get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
+            return None
+
+    return tracking.patiently(find)
 
 
 def logged_model_id(run_id: str) -> str:

@@ -199,12 +199,12 @@ def only_grid(axes: Axes, direction: str) -> None:
 # Not by Figure.savefig, which draws everything twice: first to lay it out, then to write it.
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.set_dpi(_DPI)  # writing an SVG has set its own
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,14 @@ from simulated_campaign import SimulatedCampaign
 from entrypoints import analyze as analyze_entry
 from green_screen import names, tracking
 from green_screen.analysis import summary
-from green_screen.analysis.analyze import Analyzed, analyze, final_plan, latest_options
-from green_screen.analysis.final_runs import read_finals
+from green_screen.analysis.analyze import (
+    Analyzed,
+    analyze,
+    chosen,
+    final_plan,
+    latest_options,
+)
+from green_screen.analysis.final_runs import read_finals, run_finals
 from green_screen.analysis.registry import ModelCard
 from green_screen.analysis.subject import read_subject
 from green_screen.options import AnalyzeOptions, OptionError
@@ -37,10 +44,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         mlflow.set_tracking_uri(before)
 
 
-def written(campaign: SimulatedCampaign, name: str) -> str:
-    client = MlflowClient()
-    experiment = client.get_experiment_by_name(names.EXPERIMENT).experiment_id
-    return campaign.write(client, experiment, name)
+def written(campaign: SimulatedCampaign, name: str, experiment: str = names.EXPERIMENT) -> str:
+    return campaign.write(MlflowClient(), tracking.ensure_experiment(experiment), name)
 
 
 @pytest.fixture(scope="module")
@@ -158,43 +163,84 @@ def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -
     assert lines[-1].endswith("make ui")
 
 
+def test_final_runs_of_the_same_plan_are_used_again(
+    result: Analyzed, finals: pd.DataFrame, executor: LocalExecutor
+) -> None:
+    client = MlflowClient()
+    subject = read_subject(AnalyzeOptions(sweep=result.findings.campaign_run_id))
+    selection = result.findings.selection
+    options = AnalyzeOptions(final_repeats=3)
+    plan = final_plan(subject, selection, options, TRAINER)
+    experiment = client.get_run(result.run_id).info.experiment_id
+    parent = client.create_run(experiment, run_name="a second analysis").info.run_id
+    client.set_tag(finals["run_id"].iloc[0], names.TAG_MEASUREMENT_VALID, "false")
+    made = run_finals(plan, parent_run_id=parent, experiment_id=experiment, executor=executor)
+    # Of the first pair one is invalid, so both are made again; the second is there, the third new.
+    assert made.reused == 2
+    assert made.runs["campaign"].tolist() == [parent, parent, *[result.run_id] * 2, parent, parent]
+    assert made.runs["pair"].tolist() == [0, 0, 1, 1, 2, 2]
+    again = run_finals(plan, parent_run_id=parent, experiment_id=experiment, executor=executor)
+    assert again.reused == 6 and again.model_run_id == made.model_run_id
+    assert again.runs["run_id"].tolist() == made.runs["run_id"].tolist()
+    # Longer ones are other work.
+    longer = dataclasses.replace(plan, options=dataclasses.replace(plan.options, epochs=6))
+    assert read_finals(longer).empty
+
+
 def test_failed_final_runs_leave_a_report_and_register_nothing(
     store: Path, executor: LocalExecutor
 ) -> None:
-    campaign = written(SimulatedCampaign(n_runs=6, baseline_every=100), "finals fail")
+    campaign = written(SimulatedCampaign(n_runs=6, baseline_every=100), "finals fail", "a study")
     options = AnalyzeOptions(sweep=campaign, final_repeats=1)
     found = analyze(options, trainer="final_trainer:fail", executor=executor)
     assert found.model is None
     assert "was not compared with the baseline" in "\n".join(summary.lines(found))
     assert "2 of 2 final runs did not finish" in Path(found.report).read_text(encoding="utf-8")
-    assert MlflowClient().get_run(found.run_id).info.status == "FINISHED"
+    run = MlflowClient().get_run(found.run_id)
+    assert run.info.status == "FINISHED"
+    # Nobody chose an experiment, so it is the campaign's.
+    assert run.info.experiment_id == MlflowClient().get_run(campaign).info.experiment_id
 
 
-def test_no_final_runs_on_request_and_a_poor_campaign(
+def test_several_poor_campaigns_in_a_run_that_mlflow_made(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign = written(SimulatedCampaign(n_runs=3, baseline_every=100), "poor")
-    # As `mlflow run` does: the run is there before, with a name that says nothing.
+    first = written(SimulatedCampaign(n_runs=3, baseline_every=100, failed=(0,)), "poor")
+    second = written(
+        SimulatedCampaign(n_runs=3, baseline_every=100, machine="Another GPU"), "poorer"
+    )
     client = MlflowClient()
-    made = client.create_run(client.get_run(campaign).info.experiment_id, run_name="bold-crow-1")
+    elsewhere = client.create_experiment("elsewhere")
+    made = client.create_run(elsewhere, run_name="bold-crow-1")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
-    found = analyze(AnalyzeOptions(sweep="poor", final_repeats=0), executor=None)
+    options = AnalyzeOptions(
+        sweep="poor,poorer",
+        filter="attributes.run_name != 'x'",
+        coding="treatment",
+        final_repeats=0,
+    )
+    found = analyze(options, executor=None)
     assert found.run_id == made.info.run_id
-    assert client.get_run(found.run_id).info.run_name == "analysis of poor"
-    assert found.findings.final is None and found.findings.analysis.model is None
-    assert found.findings.campaign_run_id == campaign
+    name = client.get_run(found.run_id).info.run_name
+    assert name in ("analysis of poor, poorer", "analysis of poorer, poor")
+    assert set(found.findings.campaign_run_id.split(",")) == {first, second}
+    assert latest_options(found.findings.campaign_run_id) == options
+    assert found.findings.final is None and found.findings.analysis.coding == "treatment"
     assert "The first ten candidates by the rule" in "\n".join(summary.lines(found))
+    report = Path(found.report).read_text(encoding="utf-8")
+    assert first in report and second in report and "coding=treatment" in report
+    assert "Simulated GPU" in report and "Another GPU" in report
 
 
-def test_an_imported_campaign_is_not_trained_again(store: Path) -> None:
+def test_imported_runs_are_not_trained_again(store: Path) -> None:
     campaign = written(SimulatedCampaign(n_runs=3, baseline_every=100), "imported")
-    client = MlflowClient()
-    experiment = client.get_run(campaign).info.experiment_id
-    for run in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{campaign}'"):
-        client.set_tag(run.info.run_id, names.TAG_IMPORTED, "a folder")
-    found = analyze(AnalyzeOptions(sweep=campaign), executor=None)
-    assert found.findings.final is None
-    assert "made elsewhere and imported" in found.findings.problems[0]
+    options = AnalyzeOptions(sweep=campaign)
+    subject = read_subject(options)
+    selection, problems = chosen(subject.runs, options)
+    MlflowClient().set_tag(selection.run_id, names.TAG_IMPORTED, "a folder")
+    with pytest.raises(OptionError, match="made elsewhere and imported"):
+        final_plan(subject, selection, options)
+    assert problems == ()
 
 
 def test_an_unknown_country_is_refused_before_any_final_run(store: Path, campaign_id: str) -> None:

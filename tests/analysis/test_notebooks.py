@@ -13,16 +13,21 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import mlflow
 import nbformat
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
+from simulated_campaign import SimulatedCampaign
 
-from green_screen import names
+from green_screen import tracking
+from green_screen.analysis import registry
 from notebooks.execute import execute
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IMAGE_SIZE = 16
+MODEL = registry.model_name("resnet8")
 
 # Levels that two CPU cores train in a second or two.
 CONFIG = """
@@ -53,7 +58,14 @@ class Store:
             "PYTHONPATH": str(ROOT),
             "CUDA_VISIBLE_DEVICES": "",
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
+
+    def mlflow_run(self, entry_point: str, **options: object) -> str:
+        """Run an entry point of MLproject; nothing but its own folder says where the project is."""
+        words = ["-m", "mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local"]
+        words += [word for key, value in options.items() for word in ("-P", f"{key}={value}")]
+        return self.python(*words)
 
     def python(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -72,20 +84,27 @@ class Store:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = Store(tmp_path_factory.mktemp("real"))
     (made.folder / "config.yaml").write_text(CONFIG)
-    sweep = "--n_runs 2 --dataset digits --model resnet8 --epochs 2 --samples 60"
-    sweep += f" --image_size {IMAGE_SIZE} --config config.yaml"
-    made.python("-m", "entrypoints.sweep", *sweep.split())
+    made.mlflow_run(
+        "sweep",
+        n_runs=2,
+        dataset="digits",
+        model="resnet8",
+        epochs=2,
+        samples=60,
+        image_size=IMAGE_SIZE,
+        config=made.folder / "config.yaml",
+    )
     return made
 
 
 @pytest.fixture(scope="module")
 def analysed(store: Store) -> str:
-    return store.python("-m", "entrypoints.analyze", "--final_repeats", "1")
+    return store.mlflow_run("analyze", final_repeats=1)
 
 
 @pytest.fixture(scope="module")
 def champion(store: Store, analysed: str) -> str:
-    return store.python("-m", "entrypoints.promote")
+    return store.mlflow_run("promote", name=MODEL)
 
 
 def test_the_analysis_ends_with_all_that_a_newcomer_needs(analysed: str) -> None:
@@ -101,7 +120,7 @@ def test_the_champion_predicts_in_a_fresh_process(store: Store, champion: str) -
     assert "version 1: champion" in champion
     code = (
         "import mlflow, numpy as np, json\n"
-        f"model = mlflow.pyfunc.load_model('models:/{names.MODEL_NAME}@champion')\n"
+        f"model = mlflow.pyfunc.load_model('models:/{MODEL}@champion')\n"
         f"images = np.zeros((2, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), np.uint8)\n"
         "print(json.dumps(np.asarray(model.predict(images)).tolist()))"
     )
@@ -114,11 +133,11 @@ def test_the_champion_is_served_over_http(store: Store, champion: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = f"models serve -m models:/{names.MODEL_NAME}@champion --env-manager local"
+    command = f"models serve -m models:/{MODEL}@champion --env-manager local"
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *command.split(), "--port", str(port)],
         cwd=store.folder,
-        env={**store.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=store.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -166,10 +185,30 @@ def test_the_notebook_runs_on_a_real_campaign(
     assert len(pictures) >= 2
 
 
+def test_the_notebooks_say_what_a_campaign_of_failed_runs_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    failed = SimulatedCampaign(n_runs=2, failed=(0, 1, 2))
+    failed.write(MlflowClient(), tracking.ensure_experiment(), "all failed")
+    for notebook in NOTEBOOKS:
+        # In this process: a kernel takes longer to start than all of it.
+        exec(_code(notebook), {"display": print})
+    mlflow.set_tracking_uri(before)
+    said = capsys.readouterr().out
+    assert said.count("0 of 3 runs are used") == len(NOTEBOOKS)
+    assert "Nothing is selected: no configuration meets the rule" in said
+    assert "No resnet50 is a challenger." in said
+
+
+def _code(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_defines_nothing(notebook: Path) -> None:
-    code = "\n".join(
-        c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"
-    )
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-    assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, kinds)]
+    assert not [node for node in ast.walk(ast.parse(_code(notebook))) if isinstance(node, kinds)]

@@ -167,20 +167,24 @@ def test_the_registered_model_predicts_in_a_fresh_process(registered, tmp_path):
         "import mlflow, json, sys; import pandas as pd\n"
         "model = mlflow.pyfunc.load_model('models:/green-screen-energy/1')\n"
         "row = pd.DataFrame([json.loads(sys.argv[1])])\n"
-        "print(model.predict(row, params={'epochs': 2}).to_json(orient='records'))\n"
+        "answer = model.predict(row, params={'epochs': 2}).to_json(orient='records')\n"
+        "print(sys.modules['green_screen'].__file__, answer, sep='\\n')\n"
     )
     baseline = json.dumps(Space.load().baseline.as_params())
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [sys.executable, "-c", code, baseline],
+        [sys.executable, "-I", "-c", code, baseline],
         cwd=tmp_path,  # away from the package: the model brings its code along
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout.splitlines()[-1])
+    package, answer = done.stdout.splitlines()[-2:]
+    # Not this checkout, even where it is installed in the environment.
+    assert package.endswith("/code/green_screen/__init__.py")
+    (row,) = json.loads(answer)
     assert row["energy_j"] == pytest.approx(100_000, rel=0.05)
     assert row["energy_low_j"] < row["energy_j"] < row["energy_high_j"]
     assert row["energy_kwh"] == pytest.approx(row["energy_j"] / 3.6e6)
