@@ -10,14 +10,11 @@ import mlflow
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulated
 
+from entrypoints.train import main
 from green_screen import names
-from green_screen.options import TrainOptions
 from green_screen.power import idle, rapl
-from green_screen.space import Space
-from green_screen.tracking import open_run
 from green_screen.training import hardware, used_gpus
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
-from green_screen.training.run import train
 
 PARTS = (names.SETUP_ENERGY_J, names.CONVERSION_ENERGY_J, names.EVALUATION_ENERGY_J)
 
@@ -418,30 +415,35 @@ def test_the_real_tensorflow_here_has_no_gpu():
     used_gpus.synchronize_gpu()
 
 
-def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path):
-    gpus(SimulatedBoard(curve=Constant(300.0), processes=(1,)))
+def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path, monkeypatch):
+    boards = [SimulatedBoard(curve=Constant(watts), processes=(1,)) for watts in (50.0, 300.0)]
+    gpus(*boards)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    monkeypatch.setattr(
+        used_gpus, "tensorflow_gpus", lambda: tuple(range(len(used_gpus.visible_boards())))
+    )
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{tmp_path}/artifacts")
-    config = Space.load().parse({"batch_size": 32, "optimizer": "SGD"})
-    options = TrainOptions(
-        dataset="synthetic",
-        model="resnet8",
-        epochs=2,
-        image_size=8,
-        samples=60,
-        log_model=False,
-        min_window_s=1.0,
-    )
+    options = {
+        "dataset": "synthetic",
+        "model": "resnet8",
+        "epochs": "2",
+        "image_size": "8",
+        "samples": "60",
+        "batch_size": "32",
+        "optimizer": "SGD",
+        "log_model": "false",
+        "min_window_s": "1.0",
+    }
     try:
-        with open_run(tags={names.TAG_KIND: names.KIND_TRAIN}) as run:
-            train(config, options, run)
+        assert main([word for name, value in options.items() for word in (f"--{name}", value)]) == 0
+        (run,) = mlflow.search_runs(experiment_names=[names.EXPERIMENT], output_format="list")
         client = mlflow.MlflowClient()
-        data = client.get_run(run.run_id).data
-        epochs = client.get_metric_history(run.run_id, names.EPOCH_ENERGY_J)
-        further = client.get_metric_history(run.run_id, names.FURTHER_EPOCH_ENERGY_J)
+        epochs = client.get_metric_history(run.info.run_id, names.EPOCH_ENERGY_J)
+        further = client.get_metric_history(run.info.run_id, names.FURTHER_EPOCH_ENERGY_J)
     finally:
         mlflow.set_tracking_uri(None)
-    metrics, tags = data.metrics, data.tags
+    metrics, tags = run.data.metrics, run.data.tags
     parts_j = metrics[names.SETUP_ENERGY_J] + metrics[names.EVALUATION_ENERGY_J]
     parts_j += metrics[names.OTHER_ENERGY_J] + sum(epoch.value for epoch in epochs)
     assert parts_j == pytest.approx(metrics[names.ENERGY_TOTAL_J])
@@ -459,7 +461,8 @@ def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path):
     assert tags[names.TAG_MEASUREMENT_VALID] == "true", tags
     assert tags[names.TAG_INCOMPLETE] == "false"
     assert tags[names.TAG_GPU_POWER_LIMIT_W] == "700"
-    assert "GPU-00000000" in tags[names.TAG_GPU_DEVICES]
+    # Of the two boards it has used and measured the first alone.
+    assert tags[names.TAG_GPU_DEVICES] == f"NVIDIA Simulated ({boards[1].uuid})"
     assert names.TAG_UNCHECKED not in tags
     missing = {name for name, value in metrics.items() if math.isnan(value)}
     assert {names.MISSING_PREFIX + name for name in missing} == {
