@@ -265,6 +265,33 @@ def test_status_of_the_window_and_not_of_others(bench):
     assert reading.temperature_c == 60
     assert reading.throttled == {"hardware thermal slowdown": 1.0}  # the power cap is no throttle
     assert reading.memory_used_mib == 1024
+    assert reading.status_reason == ""
+
+
+def test_a_process_that_comes_and_goes_inside_a_window_is_seen(bench):
+    b = bench(SimulatedBoard(processes=(1,)))
+    start = b.trace.mark()
+    b.run(1.0)
+    b.board.processes = (1, 2)
+    b.run(0.6)
+    b.board.processes = (1,)
+    b.run(1.0)
+    end = b.trace.mark()
+    b.run(1.0)
+    assert b.trace.between(start, end).processes == 2
+    assert b.trace.between(end, b.trace.mark()).processes == 1
+
+
+def test_what_could_not_be_read_in_a_window_is_missing_with_its_reason(bench):
+    refused = ("nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetClockInfo", POWER)
+    b = bench(SimulatedBoard(denied=refused))
+    b.run(1.0)
+    reading, _ = window(b, 2.0)
+    assert reading.throttled is None and math.isnan(reading.sm_clock_mhz)
+    assert reading.temperature_c == 35
+    assert reading.status_reason.count("SM clock of") == 1  # not once a reading
+    assert "throttle reasons of" in reading.status_reason
+    assert "power of" in reading.integral_reason and reading.source == names.SOURCE_COUNTER
 
 
 curves = st.one_of(

@@ -155,6 +155,8 @@ def test_inside_a_measured_run(tmp_path, store):
     assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "1", "post"]
     content = yaml.safe_load((tmp_path / "parameters.yaml").read_text(encoding="utf-8"))
     assert content == {"n_parameters": 83, "model": "tiny", "seed": 22, "test_accuracy": 0.5}
+    with pytest.raises(ValueError, match="energy_per_epoch_j has none"):
+        RunLogger(run.info.run_id).missing({names.ENERGY_PER_EPOCH_J: math.nan}, "")
     assert summary.metrics[names.FURTHER_EPOCHS] == 2
     further = store.get_metric_history(run.info.run_id, names.FURTHER_EPOCH_ENERGY_J)
     assert [metric.step for metric in further] == [0, 1]
