@@ -2,12 +2,12 @@
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
-STORE ?= sqlite:///mlflow.db
 PORT ?= 5000
 
-# The CUDA libraries (2.4 GB) only where an NVIDIA driver is.
+# The CUDA libraries (2.4 GB) only where an NVIDIA driver is; they are for x86_64 alone.
 DRIVER := $(wildcard /proc/driver/nvidia/version) $(shell command -v nvidia-smi 2>/dev/null)
-LOCK := $(if $(strip $(DRIVER)),requirements-gpu.lock,requirements.lock)
+X86 := $(filter x86_64,$(shell uname -m))
+LOCK := $(if $(and $(strip $(DRIVER)),$(X86)),requirements-gpu.lock,requirements.lock)
 
 # The main job at a size for two CPU cores: ResNet-50 on the bundled digits, the fewest images that fill
 # a batch of 128 under every partitioning, two epochs, 16 pixels.
@@ -17,7 +17,7 @@ QUICK_ANALYSIS ?= --final_epochs 2 --final_repeats 1
 STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10
 
 export MLFLOW_DISABLE_TELEMETRY := true
-export MLFLOW_TRACKING_URI ?= $(STORE)
+export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
@@ -50,7 +50,11 @@ status: setup ## The state of the latest campaign, from the store alone
 	$(PY) -m entrypoints.status
 
 ui: setup ## MLflow's pages on the same store, at http://127.0.0.1:5000 (PORT=...)
+ifneq ($(filter http:% https:%,$(MLFLOW_TRACKING_URI)),)
+	@echo "The store is a server, which has its pages itself: $(MLFLOW_TRACKING_URI)"
+else
 	$(PY) -m mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --port $(PORT)
+endif
 
 test: setup ## All tests
 	$(PY) -m pytest -n 2 --dist loadfile

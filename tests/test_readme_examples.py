@@ -1,14 +1,23 @@
-"""The Python examples of the documentation run as they stand."""
+"""The examples of the documentation: Python runs as it stands, commands pass their own checks."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from test_packaging import ENTRY_POINTS
+
+from green_screen.options import SweepOptions, TrainOptions, parse_options, read_config
+from green_screen.space import Space, resolve
+from green_screen.sweep.design import make_plan
+from green_screen.training.request import check_trainings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", ROOT / "docs" / "measuring.md") if page.exists()]
@@ -41,3 +50,52 @@ def test_example(code, tmp_path):
         assert (tmp_path / "smi" / "logs.csv").read_text(encoding="utf-8").count("\n") >= 4
     if "EnergyMeter" in code:
         assert re.search(r"\d J in \d+\.\d\d s, \w+", done.stdout)
+
+
+COMMAND = re.compile(
+    r"(?<!`)(?:mlflow run \. -e (?P<entry>\w+)|python3? -m entrypoints\.(?P<module>\w+))"
+    r"(?P<words>.*)"
+)
+
+
+def commands() -> list[pytest.param]:
+    """Every command that is not part of a sentence: its entry point and what it is given."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for line in page.read_text("utf-8").replace("\\\n", " ").splitlines():
+            if match := COMMAND.search(line.split("#")[0]):
+                name = match["entry"] or match["module"].removesuffix("_runs")
+                words = shlex.split(match["words"].rstrip(" &"))
+                found.append(pytest.param(name, words, id=f"{page.stem}: {match[0].strip()}"))
+    return found
+
+
+def as_arguments(name: str, words: list[str]) -> list[str]:
+    """Turn ``-P key=value`` into ``--key value``; the options must be those of MLproject."""
+    known = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][name]["parameters"]
+    arguments = []
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        if option == "-P":
+            key, _, value = value.partition("=")
+            option = f"--{key}"
+        if option != "--env-manager":
+            assert option.removeprefix("--") in known
+            arguments += [option, value]
+    return arguments
+
+
+@pytest.mark.parametrize(("name", "words"), commands())
+def test_command(name, words, tmp_path):
+    """Each passes what it checks before it starts anything."""
+    cls, factors = ENTRY_POINTS[name]
+    arguments = [str(tmp_path) if word == "PATH" else word for word in as_arguments(name, words)]
+    asked, given = parse_options(cls, arguments, "", factors=factors)
+    if not isinstance(asked, TrainOptions):
+        return
+    if isinstance(asked, SweepOptions):
+        configs = [run.config for run in make_plan(Space.load(asked.config), asked).runs]
+    else:
+        configs = [read_config(asked, given)]
+    if asked.dataset.startswith("cifar"):  # needs a network, and has images enough
+        asked = dataclasses.replace(asked, dataset="synthetic")
+    check_trainings(asked, [resolve(config).effective for config in configs])
