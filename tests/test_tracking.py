@@ -15,12 +15,14 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
 from green_screen.tracking import Interrupted, RefusedError, RunLogger, StoreUnavailableError
+from green_screen.tracking.store import is_transient
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -345,6 +347,49 @@ def test_records_that_the_store_refuses_are_kept_aside(caplog: pytest.LogCapture
     aside = spool() / f"refused-{run_id}"
     assert (aside / "records.jsonl").read_text() == lines
     assert tracking.deliver_all() == 0
+
+
+def test_what_is_wrong_with_the_files_of_one_run_keeps_nothing_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = json.dumps({"op": "store", "uri": tracking.store_uri()}) + "\n"
+    damaged, fine, stray = (
+        MlflowClient().create_run(tracking.ensure_experiment()).info.run_id,
+        MlflowClient().create_run(tracking.ensure_experiment()).info.run_id,
+        "not a run's id",
+    )
+    tag = json.dumps({"op": "tags", "tags": {"sent": "yes"}}) + "\n"
+    end = json.dumps({"op": "end", "status": "FINISHED", "time_ms": 1}) + "\n"
+    contents = {
+        damaged: f'{store}{chr(0) * 100}\n{{"op": "of a later version"}}\n{{"op": "tags"}}\n{tag}',
+        fine: store + tag + end,
+        stray: store + tag,
+    }
+    for name, content in contents.items():
+        (spool() / name).mkdir(parents=True)
+        (spool() / name / "records.jsonl").write_text(content)
+    (spool() / f"refused-{damaged}").mkdir()
+    MlflowClient().set_tag(fine, names.TAG_FAILURE, "its records wait on another host")
+
+    assert tracking.deliver_all() == 2
+    for run_id in (damaged, fine):
+        assert read(run_id).data.tags["sent"] == "yes"
+    assert caplog.text.count("was refused") == 3
+    assert not (spool() / damaged).exists()
+    assert len(list(spool().glob(f"refused-{damaged}*"))) == 2
+    # What it had not finished for is past.
+    assert read(fine).info.status == "FINISHED"
+    assert names.TAG_FAILURE not in read(fine).data.tags
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"), [(401, False), (403, False), (413, False), (429, True), (503, True)]
+)
+def test_an_answer_about_an_artifact_is_taken_at_its_word(status: int, transient: bool) -> None:
+    answer = requests.Response()
+    answer.status_code = status
+    assert is_transient(requests.HTTPError(response=answer)) is transient
+    assert is_transient(requests.HTTPError())
 
 
 def test_records_of_a_run_that_the_store_does_not_have_stay_as_they_are(

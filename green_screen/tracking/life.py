@@ -40,7 +40,7 @@ class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is 
     """The process was asked to end: the run ends as KILLED.
 
     Attributes:
-        number: The signal, SIGINT or SIGTERM.
+        number: The signal: SIGINT, SIGTERM or SIGHUP.
     """
 
     def __init__(self, number: int) -> None:
@@ -50,7 +50,7 @@ class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is 
 
 
 class _Signals:
-    """What SIGINT and SIGTERM do to a run: the first of them raises :class:`Interrupted`.
+    """What SIGINT, SIGTERM and SIGHUP do to a run: the first of them raises :class:`Interrupted`.
 
     A terminal sends SIGINT to all processes and the campaign SIGTERM to its child, and the second
     must not break into the ending of the run.
@@ -79,12 +79,15 @@ class _Signals:
 
 @contextmanager
 def _interruptible() -> Iterator[_Signals]:
-    """Turn SIGINT and SIGTERM into :class:`Interrupted` while the block runs (main thread only)."""
+    """Turn SIGINT, SIGTERM and SIGHUP into :class:`Interrupted` in the block (main thread only)."""
     signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {s: signal.signal(s, signals.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # under nohup, which is there to outlive the terminal
+    before = {number: signal.signal(number, signals.receive) for number in numbers}
     try:
         yield signals
     finally:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
+from green_screen import names
 from green_screen.tracking.records import Record, send
-from green_screen.tracking.store import patiently, read_run, store_uri
+from green_screen.tracking.store import StoreUnavailableError, patiently, read_run, store_uri
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +56,22 @@ def open_spool(folder: Path) -> int:
 
 
 def read_spool(folder: Path) -> Iterator[Record]:
-    """Return the records of a spool; a last line that a crash cut off is left out."""
+    """Return the records of a spool; a last line that a crash cut off is left out.
+
+    A line that is no record, as a failing disk leaves it, becomes one that no server takes.
+    """
     path = folder / _RECORDS
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            if not line.endswith("\n"):
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            yield record if isinstance(record, dict) and "op" in record else {"op": "unreadable"}
 
 
 def deliver(run_id: str, patience: float | None = None) -> bool:
@@ -98,16 +108,34 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
                 continue
             try:
                 patiently(functools.partial(send, client, run_id, record, folder), patience)
-            except MlflowException as error:
+                if record["op"] == "end" and record["status"] == "FINISHED":
+                    patiently(functools.partial(_forget_failure, client, run_id), patience)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # whatever it is, it must not keep back the rest
                 logger.error("run %s: %s was refused: %s", run_id, record["op"], error)
                 refused += 1
         if refused:
-            folder.rename(folder.with_name(f"{_REFUSED}{run_id}"))
+            _put_aside(folder)
         else:
             shutil.rmtree(folder)
     finally:
         os.close(descriptor)
     return True
+
+
+def _forget_failure(client: MlflowClient, run_id: str) -> None:
+    """Take away why a run had not finished, now that it has."""
+    if names.TAG_FAILURE in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, names.TAG_FAILURE)
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename a folder so that nobody sends it again."""
+    aside = folder.with_name(f"{_REFUSED}{folder.name}")
+    if aside.exists():
+        aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
+    folder.rename(aside)
 
 
 def _is_there(run_id: str, patience: float | None) -> bool:
@@ -122,12 +150,22 @@ def _is_there(run_id: str, patience: float | None) -> bool:
 
 
 def deliver_all() -> int:
-    """Send what earlier processes on this host left for the present store; return how many runs."""
+    """Send what earlier processes on this host left for the present store; return how many runs.
+
+    Raises:
+        StoreUnavailableError: The server stayed away. Whatever else is wrong with the files of one
+            run keeps nothing else back.
+    """
     root = spool_root()
     delivered = 0
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        first = next(read_spool(folder), None)
-        if folder.name.startswith(_REFUSED) or first is None or first.get("uri") != store_uri():
-            continue
-        delivered += deliver(folder.name)
+        try:
+            first = next(read_spool(folder), None)
+            if folder.name.startswith(_REFUSED) or first is None or first.get("uri") != store_uri():
+                continue
+            delivered += deliver(folder.name)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            logger.error("the records in %s could not be sent: %s", folder, error)
     return delivered

@@ -54,6 +54,7 @@ _TRANSIENT = {
     )
 }
 _SQLITE = "sqlite:///"
+_LATER = (408, 429)  # request timeout, too many requests
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -73,6 +74,10 @@ def is_transient(error: Exception) -> bool:
     """Whether a call that failed may succeed later: the server was away, or its database locked."""
     if isinstance(error, MlflowException):
         return error.error_code in _TRANSIENT
+    # The answer to the transfer of an artifact, an OSError too: only some say "later".
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return answer.status_code >= 500 or answer.status_code in _LATER
     # Those of a connection are OSErrors, and so is a full disk of a local store.
     return isinstance(error, OSError) and not isinstance(error, _PERMANENT)
 
