@@ -5,6 +5,7 @@
 Everything but the training is real: Ray, a process for each run, the store, the parent with its
 summary and progress. The training sleeps 0.1 s and logs what a training of two epochs logs. The Ray
 cluster is this benchmark's own, on this host, with as many logical CPUs as workers.
+At the end all its runs are read back by the query with which a resume begins.
 SIGTERM stops it; the course so far is told all the same.
 """
 
@@ -32,6 +33,8 @@ from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.executor import JobResult
 from green_screen.sweep.local import PRELOAD_TRACKING
 from green_screen.sweep.ray import RayExecutor
+from green_screen.sweep.resume import children_of
+from green_screen.sweep.status import find_campaign
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 2  # of 0.05 s each
@@ -161,10 +164,25 @@ def main() -> None:
                 run_sweep(options, trainer=TRAIN, executor=executor)
             finally:
                 report(executor.samples, arguments)
+                print(read_back(), file=sys.stderr)
+
+
+def read_back() -> str:
+    """Read all runs of the latest campaign as a resume does, and say what that takes."""
+    process = psutil.Process()
+    parent = find_campaign(None)
+    rss, started = process.memory_info().rss, time.monotonic()
+    runs = children_of(parent)
+    seconds = time.monotonic() - started
+    mib = (process.memory_info().rss - rss) / 2**20
+    return f"one query of a resume: {len(runs)} runs in {seconds:.1f} s, {mib:.0f} MiB"
 
 
 def report(samples: list[Sample], arguments: argparse.Namespace) -> None:
     """Print the course of a campaign, also of one that was stopped, and write it to a file."""
+    if not samples:
+        print("no run has ended", file=sys.stderr)
+        return
     with (arguments.out / "scale.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(Sample))

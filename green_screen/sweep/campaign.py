@@ -45,6 +45,7 @@ def run_sweep(
         CampaignError: No run finished, or too many failed.
         StoreUnavailableError: The tracking server stayed away.
     """
+    # A result that waits in this host's files is not missing. (A caller may have sent it already.)
     tracking.deliver_all()
     design = find_design(options, trainer)
     if trainer == TRAINER:

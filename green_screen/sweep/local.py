@@ -26,12 +26,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from green_screen import tracking
 from green_screen.power.nvml import Board
 from green_screen.sweep.child import COOLED, child_main
 from green_screen.sweep.executor import LOST, Job, JobResult, Outcome
 from green_screen.sweep.forkserver import printed_bytes, printed_since, start_forkserver
-from green_screen.sweep.outcome import deliver_left, exit_outcome, keep_output
+from green_screen.sweep.outcome import (
+    deliver_left,
+    exit_outcome,
+    keep_output,
+    short_patience_s,
+)
 from green_screen.sweep.progress import local_boards
 
 # What every run needs of MLflow, also of what it imports late.
@@ -246,7 +250,7 @@ class LocalExecutor:
         outcome, reason = _outcome(active)
         # A process that came to its own end has waited for the server already.
         waited = active.said is not None and active.asked_to_end is None
-        patience = tracking.INTERRUPTED_PATIENCE_S if self._closing or waited else None
+        patience = short_patience_s() if self._closing or waited else None
         undelivered = deliver_left(active.job, patience)
         if undelivered:
             # A run whose result is not on the server has no result yet.

@@ -48,6 +48,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def short_patience_s() -> float:
+    """Return how long to wait for a server that has been waited for, in seconds."""
+    return min(tracking.INTERRUPTED_PATIENCE_S, tracking.patience_s())
+
+
 def deliver_left(job: Job, patience: float | None) -> str:
     """Send what a process that is gone could not; return why it could not be sent, if so.
 
@@ -58,7 +63,8 @@ def deliver_left(job: Job, patience: float | None) -> str:
     try:
         tracking.use_store(job.tracking_uri)
         tracking.deliver(job.run_id, patience)
-    except tracking.StoreUnavailableError as error:
+    except Exception as error:
+        # The server is away, or the files of this run are not in order: nobody else's concern.
         folder = tracking.spool_root() / job.run_id
         where = f"its records wait in {folder} on {socket.gethostname()}, and resume sends them"
         return f"{error}; {where}"

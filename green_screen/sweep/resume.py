@@ -15,6 +15,7 @@ from mlflow.entities import Run
 
 from green_screen import names, tracking
 from green_screen.options import OptionError, SweepOptions, TrainOptions, parse_value, require
+from green_screen.sweep.outcome import short_patience_s
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def end_left(parent_id: str, experiment_id: str) -> None:
 
     Its jobs have been ended; this finds a run that was created and not yet known to be.
     """
-    patience = tracking.INTERRUPTED_PATIENCE_S
+    patience = short_patience_s()
     condition = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
     try:
         for run in tracking.search_runs(experiment_id, condition, patience=patience):

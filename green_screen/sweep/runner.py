@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 from green_screen import names, tracking
 from green_screen.sweep.executor import Executor, Job, JobResult, Outcome
+from green_screen.sweep.outcome import short_patience_s
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def settle(result: JobResult) -> Ended:
         tracking.patiently(lambda: run_logger.metrics(overhead))
         return Ended(result=result, run=tracking.read_run(run_id))
     # It has been waited for the server already, if that is what the job failed for.
-    patience = tracking.INTERRUPTED_PATIENCE_S if result.store_away else None
+    patience = short_patience_s() if result.store_away else None
     run = tracking.read_run(run_id, patience)
     if run.info.status != Outcome.FINISHED.value:
         # The child may have ended its run itself, but only the executor knows why it had to.
@@ -125,6 +126,6 @@ def _known_s(run: Run) -> float:
 def _end_quickly(run_ids: Iterable[str], reason: str) -> None:
     try:
         for run_id in run_ids:
-            tracking.end_cut_off(run_id, "KILLED", reason, tracking.INTERRUPTED_PATIENCE_S)
+            tracking.end_cut_off(run_id, "KILLED", reason, short_patience_s())
     except tracking.StoreUnavailableError as error:
         logger.warning("runs are left RUNNING, and resume ends them: %s", error)

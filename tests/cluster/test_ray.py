@@ -26,7 +26,7 @@ from green_screen.options import OptionError, SweepOptions
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.design import make_plan
-from green_screen.sweep.executor import LOST, Job, JobResult, Outcome
+from green_screen.sweep.executor import LOST, CampaignError, Job, JobResult, Outcome
 from green_screen.sweep.local import PRELOAD_TRACKING
 from green_screen.sweep.ray import RayExecutor
 
@@ -129,6 +129,9 @@ def test_each_job_sees_its_own_gpu_alone(cluster: Cluster, make_job: Callable[..
             for job in jobs:
                 executor.submit(job)
             results = collect(executor, 2)
+            later = make_job("trainers:tell", 3)
+            executor.submit(later)
+            results |= collect(executor, 1)
         with RayExecutor(
             address=cluster.address, num_gpus_per_job=0, preload=PRELOAD_TRACKING
         ) as executor:
@@ -138,9 +141,26 @@ def test_each_job_sees_its_own_gpu_alone(cluster: Cluster, make_job: Callable[..
     finally:
         cluster.remove_node(node)
     assert {result.outcome for result in results.values()} == {Outcome.FINISHED}
-    seen = [run_of(job).data.tags["cuda_visible_devices"] for job in [*jobs, blind]]
+    told = [run_of(job).data.tags for job in [*jobs, blind, later]]
+    seen = [tags["cuda_visible_devices"] for tags in told]
     assert sorted(seen[:2]) == ["0", "1"]
     assert seen[2] == ""
+    # A worker outlives a job with a GPU: the next one finds its forkserver with the imports done.
+    assert told[3]["forkserver"] in {tags["forkserver"] for tags in told[:2]}
+    # Ray would give each a single thread.
+    assert {tags["threads"] for tags in told} == {"None"}
+
+
+def test_a_cluster_without_nodes_is_not_waited_for_for_ever(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = cluster.add_node(**{**NODE, "num_gpus": 1})
+    with RayExecutor(address=cluster.address, no_node_limit_s=2.0) as executor:
+        assert executor.slots == 1
+        cluster.remove_node(node)
+        with pytest.raises(CampaignError, match="no node for a job for 2 s: the same command"):
+            until(lambda: bool(executor.wait(0.5)), "the cluster is given up")
+    assert "waiting up to 2 s for one" in caplog.text
 
 
 def test_closing_ends_the_children_and_their_runs(

@@ -11,10 +11,11 @@ import mlflow
 import pytest
 import servers
 import sqlalchemy
+import trainers
 import yaml
 from mlflow import MlflowClient
 
-from benchmarks.simulated_training import EPOCH_METRICS, FINAL_METRICS, TRAIN, epoch_metrics
+from benchmarks.simulated_training import EPOCH_METRICS, FINAL_METRICS, epoch_metrics
 from green_screen import names, tracking
 from green_screen.options import SweepOptions
 from green_screen.space import DEFAULT_CONFIG, Space
@@ -61,21 +62,25 @@ def test_an_epoch_does_not_wait_for_the_server(server: str) -> None:
 
 
 def test_eight_children_log_at_once_and_nothing_is_lost(
-    server: str, postgresql: servers.PostgreSQL
+    server: str, postgresql: servers.PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(trainers.RELEASE, str(tmp_path / "go"))
     tracking.use_store(server)
     epochs = 50
     options = SweepOptions(
         n_runs=7, baseline_every=0, model="resnet8", epochs=epochs, cooldown_timeout_s=0
     )
     with LocalExecutor(devices=[None] * 8, preload=PRELOAD_TRACKING) as executor:
-        parent = run_sweep(options, trainer=TRAIN, executor=executor)
+        parent = run_sweep(options, trainer="trainers:train_together", executor=executor)
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert [run.info.status for run in runs] == ["FINISHED"] * 8
-    # All under way at once: the last one started before the first one ended.
-    assert max(run.info.start_time for run in runs) < min(run.info.end_time for run in runs)
+    # All at once: the last one logged its first epoch before the first one logged its last.
+    logged = [client.get_metric_history(run.info.run_id, names.LOSS) for run in runs]
+    assert max(times[0].timestamp for times in logged) < min(
+        times[-1].timestamp for times in logged
+    )
 
     statuses = sqlalchemy.text("SELECT count(*) FROM runs WHERE status = 'RUNNING'")
     counts = sqlalchemy.text(

@@ -15,7 +15,14 @@ from green_screen.tracking import RunLogger
 
 def tell(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
     """Log what the process is given."""
-    run.tags({"cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()})
+    run.tags(
+        {
+            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "pid": os.getpid(),
+            "forkserver": os.getppid(),
+        }
+    )
 
 
 def refuse(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
@@ -41,4 +48,14 @@ def train_when_released(config: TrainingConfig, options: TrainOptions, run: RunL
     run.tags({"waiting": "true"})
     while not Path(os.environ[RELEASE]).exists():
         time.sleep(0.1)
+    simulated_training.train(config, options, run)
+
+
+def train_together(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log like a training once eight of these are under way."""
+    release = Path(os.environ[RELEASE])
+    here = release.with_name(f"here-{os.getpid()}")
+    here.touch()
+    while len(list(release.parent.glob("here-*"))) < 8:
+        time.sleep(0.05)
     simulated_training.train(config, options, run)

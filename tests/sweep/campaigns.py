@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -18,6 +21,8 @@ from green_screen.sweep.design import make_plan
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+
+STRIKE = "faulty_trainers:strike"
 
 
 def small(**changes: object) -> SweepOptions:
@@ -32,7 +37,7 @@ class Driven:
 
     process: subprocess.Popen[str]
 
-    def end(self, limit_s: float = 120.0) -> tuple[int, str]:
+    def end(self, limit_s: float = 300.0) -> tuple[int, str]:
         """Wait for it; return its exit status and what it printed."""
         output, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, output
@@ -68,6 +73,12 @@ def by_status(parent_id: str, status: str) -> list[int]:
         for run in children(parent_id)
         if run.info.status == status
     ]
+
+
+def summary(parent_id: str) -> list[dict[str, str]]:
+    uri = MlflowClient().get_run(parent_id).info.artifact_uri
+    text = mlflow.artifacts.load_text(f"{uri}/{names.RUNS_SUMMARY_CSV}")
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def assert_complete(parent_id: str, options: SweepOptions) -> None:

@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from green_screen import names
 from green_screen.options import TrainOptions
+from green_screen.power.meter import EnergyMeter
 from green_screen.space import TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 
@@ -44,11 +46,14 @@ def begin(config: TrainingConfig, run: RunLogger) -> None:
     run.tags({"pid": os.getpid(), names.TAG_ENERGY_SOURCE: names.SOURCE_ESTIMATE})
 
 
-def go_on(options: TrainOptions, run: RunLogger, pause_s: float = 0.0) -> None:
+def go_on(
+    options: TrainOptions, run: RunLogger, before_last: Callable[[], None] = lambda: None
+) -> None:
     for epoch in range(options.epochs):
-        time.sleep(pause_s)
+        if epoch == options.epochs - 1:
+            before_last()
         metrics = {names.LOSS: 1.0 / (epoch + 1), names.EPOCH_ENERGY_J: 10.0 + epoch}
-        run.metrics(metrics | {names.EPOCH_TIME_S: pause_s}, step=epoch)
+        run.metrics(metrics | {names.EPOCH_TIME_S: 0.0}, step=epoch)
     run.metrics({names.TEST_ACCURACY: 0.5, names.ENERGY_TOTAL_J: 10.0 * options.epochs})
     run.text("epoch,loss\n", names.LOGS_CSV)
 
@@ -100,6 +105,15 @@ def exit_silently() -> None:
     os._exit(3)
 
 
+def exit_as_if_lost() -> None:
+    # The status by which multiprocessing says that it has lost sight of a process.
+    os._exit(255)
+
+
+def complain_at_length() -> None:
+    raise ValueError("x" * 200_000)
+
+
 def wait_to_be_ended() -> None:
     (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
     hang()
@@ -125,6 +139,8 @@ FAULTS = {
         exhaust_memory,
         exit_with_status,
         exit_silently,
+        exit_as_if_lost,
+        complain_at_length,
         wait_to_be_ended,
         wait_in_native_code,
         refuse,
@@ -136,21 +152,18 @@ def always_refuse(config: TrainingConfig, options: TrainOptions, run: RunLogger)
     refuse()
 
 
-def slow(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
-    """Take half a second an epoch."""
-    begin(config, run)
-    (Path(os.environ["FAULT_FOLDER"]) / "begun").touch()
-    go_on(options, run, pause_s=0.5)
-
-
 def until_told(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
-    """Train once ``go`` is there, and say that all is logged by ``logged``."""
-    begin(config, run)
+    """Train once ``on`` is there and end once ``go`` is; ``logged`` says that all has been."""
     folder = Path(os.environ["FAULT_FOLDER"])
+
+    def wait_for(name: str) -> None:
+        while not (folder / name).exists():
+            time.sleep(0.05)
+
+    begin(config, run)
     (folder / "begun").touch()
-    while not (folder / "go").exists():
-        time.sleep(0.05)
-    go_on(options, run)
+    wait_for("on")
+    go_on(options, run, before_last=lambda: wait_for("go"))
     (folder / "logged").touch()
 
 
@@ -159,6 +172,25 @@ def tell_process(config: TrainingConfig, options: TrainOptions, run: RunLogger) 
     begin(config, run)
     run.tags({"cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES")})
     time.sleep(1.0)
+    go_on(options, run)
+
+
+def meter(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Measure a second with the boards that the process was given."""
+    with EnergyMeter() as meter, meter.window("a second") as window:
+        time.sleep(1.0)
+    reading = window.reading
+    run.metrics({"metered_j": reading.counter_j, "metered_s": reading.seconds})
+    run.tags({"metered": ", ".join(board.uuid for board in meter.boards)})
+    tell_process(config, options, run)
+
+
+def slow_clock_once(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Log a lower clock in the run ``FAULTY_RUN``, as of a GPU that was throttled."""
+    begin(config, run)
+    clock_mhz = 1200.0 if count_run() == FAULTY_RUN else 1980.0
+    run.metrics({names.STEADY_SM_CLOCK_MHZ: clock_mhz})
+    run.tags({names.TAG_MEASUREMENT_VALID: "true", names.TAG_GPU_DEVICES: "NVIDIA Simulated"})
     go_on(options, run)
 
 

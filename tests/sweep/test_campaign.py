@@ -1,28 +1,31 @@
 from __future__ import annotations
 
-import csv
-import io
+import tempfile
+from pathlib import Path
 
 import mlflow
 import pytest
-from campaigns import assert_complete, by_status, children, small, sweep_parents
+from campaigns import (
+    STRIKE,
+    assert_complete,
+    by_status,
+    children,
+    small,
+    summary,
+    sweep_parents,
+    until,
+)
 from mlflow.tracking import MlflowClient
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.options import OptionError
 from green_screen.space import FACTOR_NAMES
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.executor import CampaignError
 from green_screen.sweep.local import LocalExecutor
+from green_screen.sweep.summary import Summary
 
 QUICK = "faulty_trainers:quick"
-STRIKE = "faulty_trainers:strike"
-
-
-def summary(parent_id: str) -> list[dict[str, str]]:
-    uri = MlflowClient().get_run(parent_id).info.artifact_uri
-    text = mlflow.artifacts.load_text(f"{uri}/{names.RUNS_SUMMARY_CSV}")
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_a_campaign_is_one_parent_with_its_runs(store: str, executor: LocalExecutor) -> None:
@@ -97,6 +100,22 @@ def test_a_campaign_without_a_finished_run_fails(store: str, executor: LocalExec
     (parent,) = sweep_parents()
     assert parent.info.status == "FAILED"
     assert by_status(parent.info.run_id, "FAILED") == [0, 1, 2, 3]
+
+
+def test_the_table_of_runs_is_written_as_soon_as_it_can_be(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking.open_run() as run:
+        table, ended = Summary(run), tracking.read_run(run.run_id)
+        with monkeypatch.context() as patch:
+            # As a full disk, which has no place for the file either.
+            patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+            table.add(ended)
+        assert not MlflowClient().list_artifacts(run.run_id)
+        until(lambda: (table.write_if_due(), bool(MlflowClient().list_artifacts(run.run_id)))[1])
+        # Another run ends so soon after that the table is not written again at once.
+        table.add(ended)
+        until(lambda: (table.write_if_due(), len(summary(run.run_id)) == 2)[1])
 
 
 def test_max_failures_ends_a_campaign_early(store: str, executor: LocalExecutor) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from simulated_nvml import (
     simulated,
 )
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.power.visible import visible_boards
-from green_screen.sweep.cooldown import wait_until_cool
+from green_screen.sweep.cooldown import cool_down, found_state, wait_until_cool
 from green_screen.sweep.executor import Cooldown, RestingState
 
 
@@ -75,25 +76,45 @@ def test_a_temperature_that_cannot_be_read_stops_nothing() -> None:
 def test_two_boards_run_two_jobs_each_with_its_own(
     drive: Callable[..., Driven], tmp_path: Path
 ) -> None:
-    simulation = Simulation(boards=[SimulatedBoard(), SimulatedBoard()])
-    uuids = {board.uuid for board in simulation.boards}
+    simulation = Simulation(
+        boards=[SimulatedBoard(curve=Constant(power_w)) for power_w in (100.0, 200.0)]
+    )
+    powers_w = {board.uuid: board.curve.watts for board in simulation.boards}  # type: ignore[union-attr]
     environment = child_environment(simulation, tmp_path / "boards")
     options = small(n_runs=3, cooldown_timeout_s=60.0)
-    status, output = drive(options, "faulty_trainers:tell_process", **environment).end()
+    status, output = drive(options, "faulty_trainers:meter", **environment).end()
     assert status == 0, output
 
     (parent,) = sweep_parents()
     assert_complete(parent.info.run_id, options)
     runs = children(parent.info.run_id)
-    assert {run.data.tags["cuda_visible_devices"] for run in runs} == uuids
+    assert {run.data.tags["cuda_visible_devices"] for run in runs} == set(powers_w)
     for run in runs:
+        power_w = powers_w[run.data.tags[names.TAG_BOARD]]
+        # Each measured its own board and that alone, though both were at work.
+        assert run.data.tags["metered"] == run.data.tags[names.TAG_BOARD]
+        metered_j = power_w * run.data.metrics["metered_s"]
+        # The counter moves every 100 ms.
+        assert run.data.metrics["metered_j"] == pytest.approx(metered_j, abs=0.11 * power_w)
         assert run.data.tags[names.TAG_BOARD] == run.data.tags["cuda_visible_devices"]
         assert run.data.tags[names.TAG_SHARED_HOST] == "true"
         assert run.data.metrics[names.COOLDOWN_TEMPERATURE_C] == 35
-        assert run.data.metrics[names.COOLDOWN_POWER_W] == pytest.approx(100.0)
+        assert run.data.metrics[names.COOLDOWN_POWER_W] == pytest.approx(power_w)
     times = sorted((run.info.start_time, run.info.end_time) for run in runs)
     assert times[1][0] < times[0][1]
-    assert "200 W now" in output
+    assert "300 W now" in output
+
+
+def test_a_board_that_cannot_be_read_is_a_gap_with_a_reason(store: str) -> None:
+    board = SimulatedBoard(denied=("nvmlDeviceGetPowerUsage",))
+    with simulated(Simulation(boards=[board])), tracking.open_run() as run:
+        cool_down(cooldown("GPU", 60.0), run)
+    logged = tracking.read_run(run.run_id)
+    assert logged.data.metrics[names.COOLDOWN_S] < 30.0
+    assert math.isnan(logged.data.metrics[names.COOLDOWN_POWER_W])
+    missing = logged.data.tags[names.MISSING_PREFIX + names.COOLDOWN_POWER_W]
+    assert "the GPU could not be read" in missing
+    assert found_state(logged) is None
 
 
 def test_without_a_gpu_there_is_no_wait(drive: Callable[..., Driven]) -> None:

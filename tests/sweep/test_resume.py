@@ -3,7 +3,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from campaigns import assert_complete, by_status, children, small, sweep_parents
+from campaigns import STRIKE, assert_complete, by_status, children, small, summary, sweep_parents
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
@@ -13,7 +13,6 @@ from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.local import LocalExecutor
 
 QUICK = "faulty_trainers:quick"
-STRIKE = "faulty_trainers:strike"
 
 
 @pytest.fixture
@@ -43,6 +42,23 @@ def test_a_complete_campaign_is_not_resumed(store: str, executor: LocalExecutor)
     assert run_sweep(small(), trainer=QUICK, executor=executor) != first
     assert run_sweep(small(resume=first), trainer=QUICK, executor=executor) == first
     assert len(children(first)) == 4
+
+
+def test_a_resume_makes_good_the_note_that_a_killed_parent_did_not_take(
+    store: str, executor: LocalExecutor
+) -> None:
+    client = MlflowClient()
+    first = run_sweep(small(), trainer=QUICK, executor=executor)
+    # As if the parent had been killed between the end of its last run and its note of it.
+    client.log_metric(first, names.RUNS_FINISHED, 3)
+    client.log_text(first, "position\n", names.RUNS_SUMMARY_CSV)
+    client.update_run(first, status="KILLED")
+
+    assert run_sweep(small(), trainer=QUICK, executor=executor) == first
+    assert client.get_run(first).data.metrics[names.RUNS_FINISHED] == 4
+    assert len(summary(first)) == 4
+    assert len(children(first)) == 4
+    assert run_sweep(small(), trainer=QUICK, executor=executor) != first
 
 
 def test_resume_takes_the_options_of_the_campaign(
@@ -78,10 +94,14 @@ def test_resume_refuses_another_design(incomplete: str, executor: LocalExecutor)
 def test_a_run_that_nobody_ends_is_killed_and_done_again(
     incomplete: str, executor: LocalExecutor
 ) -> None:
-    tags = {names.TAG_KIND: "run", names.TAG_POSITION: 1}
+    # It was killed when it had just been given its board.
+    tags = {names.TAG_KIND: "run", names.TAG_POSITION: 1, names.TAG_BOARD: "GPU-1"}
     stale = tracking.create_child(incomplete, "stale", tags, tracking.ensure_experiment())
     run_sweep(small(), trainer=STRIKE, executor=executor)
     assert_complete(incomplete, small())
+    parent = MlflowClient().get_run(incomplete)
+    assert parent.data.metrics[names.RUNS_FINISHED] == 4
+    assert parent.data.metrics[names.RUNS_FAILED] == 2
     run = MlflowClient().get_run(stale)
     assert run.info.status == "KILLED"
     assert run.data.tags[names.TAG_FAILURE] == "cut off with its campaign"

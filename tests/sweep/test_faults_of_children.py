@@ -1,0 +1,120 @@
+"""Faults of a child, each done for real: resume gives the campaign as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from campaigns import STRIKE, assert_complete, by_status, children, small
+
+from green_screen import names
+from green_screen.sweep.campaign import run_sweep
+from green_screen.sweep.executor import Outcome
+from green_screen.sweep.local import PRELOAD_TRACKING, LocalExecutor, _Active
+from green_screen.sweep.outcome import exit_outcome
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("kill_myself", "KILLED", "killed by SIGKILL"),
+        ("segfault", "FAILED", "native crash: SIGSEGV"),
+        ("abort", "FAILED", "native crash: SIGABRT"),
+        ("exit_with_status", "FAILED", "exit with status 7"),
+        ("exit_silently", "FAILED", "the process ended with status 3 and said nothing"),
+        ("exit_as_if_lost", "FAILED", "the process ended with status 255 and said nothing"),
+        ("complain_at_length", "FAILED", "ValueError: xxx"),
+    ],
+)
+def test_a_child_that_dies(
+    store: str,
+    executor: LocalExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    status: str,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("FAULT", fault)
+    options = small(n_runs=2)
+    parent_id = run_sweep(options, trainer=STRIKE, executor=executor)
+
+    assert by_status(parent_id, "FINISHED") == [0, 2]
+    (run,) = [run for run in children(parent_id) if run.info.status != "FINISHED"]
+    assert run.info.status == status
+    assert reason in run.data.tags[names.TAG_FAILURE]
+    # What it had logged is there, though it never came to sending the rest itself.
+    assert run.data.metrics[names.LOSS] == 1.0
+    if fault == "abort":
+        output = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{names.OUTPUT_TXT}")
+        assert "a native library gives up" in output
+
+    run_sweep(options, trainer=STRIKE, executor=executor)
+    assert_complete(parent_id, options)
+
+
+@pytest.mark.parametrize("fault", ["hang", "hang_in_native_code"])
+def test_a_child_that_hangs(store: str, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.setenv("FAULT", fault)
+    # The cool-down comes on top, but where there is nothing to wait for it gives no time away.
+    options = small(n_runs=2, time_limit_s=12.0, cooldown_timeout_s=300.0)
+    executor = LocalExecutor(preload=PRELOAD_TRACKING, grace_s=4.0)
+    started = time.monotonic()
+    parent_id = run_sweep(options, trainer=STRIKE, executor=executor)
+
+    assert time.monotonic() - started < 200.0
+    assert by_status(parent_id, "FINISHED") == [0, 2]
+    (run,) = [run for run in children(parent_id) if run.info.status != "FINISHED"]
+    assert run.info.status == "KILLED"
+    assert run.data.tags[names.TAG_FAILURE] == "time limit of 12 s"
+    assert run.data.metrics[names.LOSS] == 1.0
+
+    run_sweep(options, trainer=STRIKE, executor=executor)
+    executor.close()
+    assert_complete(parent_id, options)
+
+
+def test_a_child_out_of_memory(
+    store: str, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAULT", "exhaust_memory")
+    options = small(n_runs=2)
+    parent_id = run_sweep(options, trainer=STRIKE, executor=executor)
+
+    (run,) = [run for run in children(parent_id) if run.info.status != "FINISHED"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags[names.TAG_OUT_OF_MEMORY] == "true"
+    assert "ResourceExhaustedError" in run.data.tags[names.TAG_FAILURE]
+
+    run_sweep(options, trainer=STRIKE, executor=executor)
+    assert_complete(parent_id, options)
+
+
+def test_children_that_log_to_sqlite_at_once(store: str) -> None:
+    options = small(n_runs=7, epochs=20)
+    with LocalExecutor(devices=[None] * 4, preload=PRELOAD_TRACKING) as executor:
+        parent_id = run_sweep(options, trainer="faulty_trainers:quick", executor=executor)
+    assert_complete(parent_id, options)
+    assert {run.data.tags[names.TAG_SHARED_HOST] for run in children(parent_id)} == {"true"}
+
+
+def test_a_child_that_dies_in_the_middle_of_a_message() -> None:
+    reader, writer = Pipe(duplex=False)
+    process: Any = None
+    active = _Active(None, None, process, reader, Path(), 0, 0.0, 0.0)  # type: ignore[arg-type]
+    os.write(writer.fileno(), struct.pack("!i", 1000) + b'["FAILED", "')
+    writer.close()
+    active.listen()
+    assert reader.closed
+    assert active.said is None
+
+
+def test_a_signal_without_a_name() -> None:
+    assert exit_outcome(-40, "") == (Outcome.KILLED, "killed by signal 40")
