@@ -2,9 +2,11 @@
 
     python -m benchmarks.analysis_scale --runs 10000 --epochs 50
 
-makes a simulated campaign in a fresh SQLite store (through MLflow's client; the longest part), then
-reads and analyses it in a fresh process each, directly and through ``mlflow server``, and prints
-one line a way. ``--folder`` keeps the store, and a second call with the same folder uses it again.
+makes a simulated campaign in a fresh SQLite store (through MLflow's client; by far the longest
+part), then does what the entry point ``analyze`` does without final runs (read, fit, select, draw,
+write and log the report, register the energy model), in a fresh process each, directly and through
+``mlflow server``. It prints one line a way: seconds from the first import to the end, and the peak
+of that process's memory. ``--folder`` keeps the store, and a second call with it uses it again.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def make_store(uri: str, runs: int, epochs: int) -> None:
     from green_screen import names
 
     client = MlflowClient(uri)
-    experiment_id = client.create_experiment(names.EXPERIMENT)
+    artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
+    experiment_id = client.create_experiment(names.EXPERIMENT, artifact_location=artifacts.as_uri())
     # Every tenth place is the baseline's, so that all runs together are `runs`.
     campaign = SimulatedCampaign(
         n_runs=round((runs - 1) / 1.1), baseline_every=10, epochs=epochs, seed=1
@@ -46,22 +49,20 @@ def make_store(uri: str, runs: int, epochs: int) -> None:
 
 
 def measure(uri: str) -> None:
-    """Read and analyse the store at `uri` in this process and print what it took."""
-    from mlflow.tracking import MlflowClient
-
-    from green_screen.analysis.regression import fit_energy_model
-    from green_screen.analysis.runs import read_runs
-
+    """Analyse the latest campaign at `uri` in this process and print what it took."""
     start = time.perf_counter()
-    runs = read_runs(client=MlflowClient(uri))
-    read = time.perf_counter()
-    analysis = fit_energy_model(runs)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+
+    from green_screen.analysis.analyze import analyze
+    from green_screen.options import AnalyzeOptions
+
+    findings = analyze(AnalyzeOptions(final_repeats=0)).findings
     end = time.perf_counter()
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    assert analysis.model is not None
+    assert findings.analysis.model is not None and findings.selection is not None
     print(
-        f"{uri.partition(':')[0]:<8} {len(runs)} runs: read {read - start:.1f} s, "
-        f"analysed {end - read:.1f} s, together {end - start:.1f} s, peak {peak_gb:.2f} GB",
+        f"{uri.partition(':')[0]:<8} {len(findings.runs)} runs: analysed and reported in "
+        f"{end - start:.1f} s, peak {peak_gb:.2f} GB",
         flush=True,
     )
 
@@ -101,7 +102,7 @@ def main() -> None:
         measure(arguments.measure)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
+        folder = (arguments.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         store = f"sqlite:///{folder / 'mlflow.db'}"
         if not (folder / "mlflow.db").exists():
@@ -109,9 +110,9 @@ def main() -> None:
             make_store(store, arguments.runs, arguments.epochs)
             print(f"store made in {time.perf_counter() - start:.0f} s", flush=True)
         again = [sys.executable, __file__, "--measure"]
-        subprocess.run([*again, store], check=True)
+        subprocess.run([*again, store], check=True, cwd=folder)
         with server(store) as uri:
-            subprocess.run([*again, uri], check=True)
+            subprocess.run([*again, uri], check=True, cwd=folder)
 
 
 if __name__ == "__main__":
