@@ -121,7 +121,7 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
             ),
             KeyFigure(
                 f"{number(mine_j / 1000)} kJ",
-                f"Training, selected{estimate}",
+                f"Training energy, selected{estimate}",
                 f"baseline {number(its_j / 1000)} kJ",
             ),
         )

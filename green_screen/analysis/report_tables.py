@@ -137,21 +137,24 @@ def to_accuracy_table(findings: Findings) -> Table | Text:
             "The energy to reach the baseline's accuracy is not known, because no run of the "
             "baseline has a validation accuracy. The option target_accuracy names another one."
         )
-    reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()].head(10)
+    reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()]
     accuracy = percent(findings.target_accuracy)
     if reached.empty:
         return Text(
             f"No run has ended at a validation accuracy of {accuracy} or above with the energy of "
             "every epoch up to there, so the energy to reach it is not known."
         )
-    kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"])
+    kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"]).to_numpy()
+    places = np.arange(len(reached))
+    shown = (places < 10) | (places == np.argmax(kinds == names.KIND_BASELINE))
+    reached, kinds = reached[shown], kinds[shown]
     return Table(
-        caption=f"Energy to reach a validation accuracy of {accuracy}, set-up included; runs that "
-        "end at or above it, the baseline's emphasised",
+        caption=f"Energy to reach a validation accuracy of {accuracy}, set-up included: the "
+        "first ten of the runs that end at or above it, and the baseline, emphasised",
         columns=(
             Column("Run"),
             Column("Energy", energy_unit("kJ", findings.source), numeric=True),
-            Column("Reached after", "epochs", numeric=True),
+            Column("Epochs", numeric=True),
         ),
         rows=tuple(
             (str(name), number(energy_j / 1000), str(int(epoch) + 1))

@@ -250,6 +250,9 @@ def test_the_energy_to_an_accuracy_is_shown_or_its_absence_explained(rich: Findi
         number(best["energy_j"] / 1000),
         str(int(best["epoch"]) + 1),
     )
+    (marked,) = table.marked
+    assert marked >= 10 or len(table.rows) == 10
+    assert table.rows[marked][0] == "baseline"
     none = dataclasses.replace(rich, to_accuracy=rich.to_accuracy.iloc[:0])
     assert "No run has ended at a validation accuracy of" in words(write_report(none))
     unknown = dataclasses.replace(rich, target_accuracy=float("nan"))
