@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -86,8 +87,13 @@ def child_main(
     _redirect(Path(output))
     threading.Thread(target=_end_with_parent, args=(job,), daemon=True).start()
     outcome, reason = Outcome.FINISHED, ""
+
+    def cooled() -> None:
+        with contextlib.suppress(BrokenPipeError):  # a parent that is gone is the thread's concern
+            connection.send_bytes(COOLED)
+
     try:
-        run_job(job, lambda: connection.send_bytes(COOLED))
+        run_job(job, cooled)
     except (tracking.Interrupted, KeyboardInterrupt) as error:
         outcome, reason = Outcome.KILLED, f"interrupted by {str(error) or 'SIGINT'}"
     except SystemExit as error:

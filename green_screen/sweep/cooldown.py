@@ -69,9 +69,12 @@ def cool_down(cooldown: Cooldown, run: RunLogger) -> None:
     started = time.monotonic()
     try:
         boards = visible_boards()
-        if not boards:
-            run.metrics({names.COOLDOWN_S: 0.0})
-            return
+    except NvmlError:  # it is not installed, mostly, where there is no GPU
+        boards = ()
+    if not boards:
+        run.metrics({names.COOLDOWN_S: 0.0})
+        return
+    try:
         waited = wait_until_cool(boards[0], cooldown)
     except NvmlError as error:
         state = {names.COOLDOWN_TEMPERATURE_C: math.nan, names.COOLDOWN_POWER_W: math.nan}

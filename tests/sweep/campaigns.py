@@ -43,7 +43,7 @@ class Driven:
         return self.process.returncode, output
 
 
-def until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 240.0) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + limit_s
     while not condition():
