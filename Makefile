@@ -56,8 +56,9 @@ else
 	$(PY) -m mlflow ui --backend-store-uri $(MLFLOW_TRACKING_URI) --port $(PORT)
 endif
 
+# A third process uses the cores while tests of servers and faults wait; tests/conftest.py has the order.
 test: setup ## All tests
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff and mypy, as CI runs them
 	$(PY) -m ruff check .

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import green_screen
 from green_screen import options
 from green_screen.options import defaults, factor_defaults
 
@@ -58,6 +59,18 @@ def test_conda_yaml_holds_exactly_the_pins_of_pyproject() -> None:
 def test_conda_yaml_brings_cuda_on_linux_and_only_there() -> None:
     (cuda,) = [text for text in conda_pip() if "[and-cuda]" in text]
     assert "sys_platform == 'linux'" in cuda
+
+
+def test_the_version_has_one_definition_and_an_entry_among_the_changes() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert content["project"]["dynamic"] == ["version"]
+    dynamic = content["tool"]["setuptools"]["dynamic"]
+    assert dynamic["version"] == {"attr": "green_screen.__version__"}
+    changes = re.findall(r"^## (\S+),", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert changes[0] == green_screen.__version__
+    # `mlflow run` does not install the project, so nothing may ask for its metadata.
+    for path in PACKAGE + ENTRIES:
+        assert not re.search(r"version\(.green.screen", path.read_text()), path
 
 
 def test_every_direct_dependency_is_pinned_exactly() -> None:
