@@ -16,6 +16,7 @@ import contextlib
 import csv
 import itertools
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -151,6 +152,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RAY_AUTH_MODE"] = "token"  # what `ray start` chooses by itself for a head
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["GREEN_SCREEN_SPOOL"] = str(Path(folder) / "spool")
         mlflow.set_tracking_uri(arguments.tracking_uri or f"sqlite:///{Path(folder) / 'mlflow.db'}")
         os.chdir(folder)  # where MLflow puts artifacts without a server
