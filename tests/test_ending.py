@@ -47,23 +47,17 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
 
 def test_what_was_left_behind_is_delivered_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path / "spool"))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    try:
-        run_id = mlflow.MlflowClient().create_run(tracking.ensure_experiment()).info.run_id
-        left = tmp_path / "spool" / run_id
-        left.mkdir(parents=True)
-        uri = mlflow.get_tracking_uri()
-        (left / "records.jsonl").write_text(
-            f'{{"op": "store", "uri": "{uri}"}}\n{{"op": "tags", "tags": {{"left": "behind"}}}}\n'
-        )
+    run_id = mlflow.MlflowClient().create_run(tracking.ensure_experiment()).info.run_id
+    left = tmp_path / "spool" / run_id
+    left.mkdir(parents=True)
+    (left / "records.jsonl").write_text(
+        f'{{"op": "store", "uri": "{store}"}}\n{{"op": "tags", "tags": {{"left": "behind"}}}}\n'
+    )
 
-        def run() -> int:
-            return int(tracking.read_run(run_id).data.tags["left"] != "behind")
+    def run() -> int:
+        return int(tracking.read_run(run_id).data.tags["left"] != "behind")
 
-        assert ended("work", run) == 0
-    finally:
-        mlflow.set_tracking_uri(before)
+    assert ended("work", run) == 0

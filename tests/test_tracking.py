@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -28,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tracking") / "mlflow.db"
+def database(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Path:
+    return shutil.copy(migrated_database, tmp_path_factory.mktemp("tracking") / "mlflow.db")
 
 
 @pytest.fixture(autouse=True)

@@ -42,13 +42,9 @@ CARD = ModelCard(
 MODEL = Path(__file__).with_name("constant_model.py")
 
 
-@pytest.fixture()
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield MlflowClient()
-    mlflow.set_tracking_uri(before)
+@pytest.fixture
+def store(store: str) -> MlflowClient:
+    return MlflowClient(store)
 
 
 def trained(card: ModelCard = CARD, **changes: object) -> int:

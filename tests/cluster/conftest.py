@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 import servers
 import trainers
@@ -27,19 +26,6 @@ def environment_of_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     yield
     patch.undo()
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A fresh sqlite store, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    # Two processes that open a new database at once would both make its tables.
-    tracking.ensure_experiment()
-    yield uri
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture

@@ -172,7 +172,8 @@ def test_closing_ends_the_children_and_their_runs(
             executor.submit(job)
         until(lambda: all("pid" in run_of(job).data.tags for job in jobs), "both jobs started")
     assert [run_of(job).info.status for job in jobs] == ["KILLED", "KILLED"]
-    assert not any(psutil.pid_exists(int(run_of(job).data.tags["pid"])) for job in jobs)
+    pids = [int(run_of(job).data.tags["pid"]) for job in jobs]
+    until(lambda: not any(map(psutil.pid_exists, pids)), "both processes ended")
 
 
 def options_for(cluster: Cluster, **changes: Any) -> SweepOptions:

@@ -6,6 +6,7 @@ import csv
 import gc
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -45,8 +46,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return tmp_path_factory.mktemp("store") / "mlflow.db"
+def database(tmp_path_factory, migrated_database):
+    return shutil.copy(migrated_database, tmp_path_factory.mktemp("store") / "mlflow.db")
 
 
 @pytest.fixture
