@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from green_screen import names
 from green_screen.analysis import style
+
+# Of a legend: what is beside its text, and a line of it.
+_HANDLE_IN = 0.6
+_LINE_IN = 0.15
 
 
 @dataclass(frozen=True)
@@ -247,4 +252,9 @@ def _lines(
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=1)
+    # The name of a run that differs from the baseline in ten factors is wider than the figure.
+    letters = int((figure.get_figwidth() - _HANDLE_IN) / style.LETTER_IN)
+    folded = [textwrap.fill(label, letters, break_on_hyphens=False) for label in labels]
+    more_lines = sum(label.count("\n") for label in folded)
+    figure.set_figheight(figure.get_figheight() + more_lines * _LINE_IN)
+    figure.legend(handles, folded, loc="outside lower center", ncols=1)

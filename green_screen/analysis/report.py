@@ -27,6 +27,7 @@ from green_screen.analysis.figures import SOURCE_TEXT, amount
 from green_screen.analysis.final import BASELINE, SELECTED, FinalComparison
 from green_screen.analysis.findings import NO_MEASUREMENT, Findings, headline
 from green_screen.analysis.tradeoff import J_PER_KWH, front_candidates
+from green_screen.sweep.energies import energy
 
 
 def write_report(findings: Findings) -> Document:
@@ -120,9 +121,9 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
                 f"baseline {percent(base[names.TEST_ACCURACY].mean())}",
             ),
             KeyFigure(
-                f"{number(mine_j / 1000)} kJ",
+                energy(mine_j),
                 f"Training energy, selected{estimate}",
-                f"baseline {number(its_j / 1000)} kJ",
+                f"baseline {energy(its_j)}",
             ),
         )
     )

@@ -87,7 +87,8 @@ def test_the_shades_of_levels_differ_in_lightness(n: int, least: float) -> None:
 
 def test_no_text_is_small_and_none_is_cut_off(runs: pd.DataFrame) -> None:
     history = epochs(SimulatedCampaign(n_runs=30), list(gallery.shown_runs(runs, METRIC)))
-    traces = gallery.shown_runs(runs, METRIC)
+    named = runs.assign(run_name="017 " + "augmentation=cutmix partitioning=70-15-15 " * 4)
+    traces = gallery.shown_runs(named, METRIC)
     label = figures.axis_label("energy per epoch", "J", names.SOURCE_POWER)
     # Levels that no space lists, as imported runs have them: a strip with many shades.
     many = runs.assign(effective_batch_size=[str(8 + i % 9) for i in range(len(runs))])
