@@ -196,6 +196,7 @@ def _with_figures(findings: Findings) -> Findings:
     figures = gallery.draw_all(
         analysis,
         epochs=tracking.patiently(lambda: read_epochs(list(shown))),
+        candidates=tradeoff.front_candidates(findings.runs).runs,
         front=findings.front,
         selection=findings.selection,
         final=findings.final,

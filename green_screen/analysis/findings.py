@@ -74,8 +74,12 @@ class Findings:
 
     @property
     def source(self) -> str:
-        """How the energies of most runs were obtained, a value of ``names.TAG_ENERGY_SOURCE``."""
-        counts = self.runs["energy_source"].replace("", float("nan")).mode()
+        """How the energies were obtained, a value of ``names.TAG_ENERGY_SOURCE``.
+
+        That of the runs analysed, which is one; that of most runs if none could be.
+        """
+        runs = self.analysis.runs if len(self.analysis.runs) else self.runs
+        counts = runs["energy_source"].replace("", float("nan")).mode()
         return str(counts.iloc[0]) if len(counts) else ""
 
 
@@ -89,7 +93,7 @@ def headline(findings: Findings) -> str:
     if selection.config == findings.baseline:
         return (
             f"By {selection.objective}, no configuration of this campaign is better than the "
-            "baseline: there is nothing to save."
+            "baseline."
         )
     if final is None or final.energy_ratio.pairs == 0:
         return (

@@ -17,6 +17,7 @@ def draw_all(
     analysis: EnergyAnalysis,
     *,
     epochs: pd.DataFrame,
+    candidates: pd.DataFrame,
     front: pd.DataFrame,
     selection: Selection | None,
     final: FinalComparison | None,
@@ -28,7 +29,8 @@ def draw_all(
         analysis: The fitted model and the runs it rests on.
         epochs: Histories of the :func:`shown_runs`, rows of
             :func:`green_screen.analysis.runs.read_epochs`.
-        front: The Pareto front.
+        candidates: The runs that could be on the Pareto front.
+        front: Those that are.
         selection: The selected configuration, if there is one.
         final: The final comparison, if there was one.
         source: How the energies were obtained, a value of ``names.TAG_ENERGY_SOURCE``.
@@ -72,7 +74,7 @@ def draw_all(
             "No run beats those on the front in both. Each point is one run, so its place has "
             "noise in both directions.",
             figures.pareto(
-                runs,
+                candidates,
                 front["run_id"].tolist(),
                 selection.run_id if selection else None,
                 names.ENERGY_TOTAL_J,

@@ -143,7 +143,8 @@ def fit_energy_model(
     statements = [*_situation(len(runs), len(used), chosen), *statements]
     if noise is None:
         statements.append(
-            "noise and drift: cannot be estimated, fewer than three usable runs of the baseline"
+            "noise and drift: cannot be estimated, too few usable runs of the baseline for the "
+            "campaigns and machines they are from"
         )
     nothing = EnergyAnalysis(
         response=chosen,

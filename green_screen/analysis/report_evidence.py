@@ -205,13 +205,15 @@ def limits(findings: Findings) -> Iterator[str]:
             "Energies are estimates. A configuration that is faster counts as cheaper, whatever "
             "power it drew; the ranking is one of time more than of energy."
         )
-    else:
+    elif findings.source in (names.SOURCE_COUNTER, names.SOURCE_POWER):
         yield (
             "Board sensors are accurate to about 5 %, the same way for every run on one board: "
             "ratios hold on this board; joules of different boards compare less well."
         )
     final = findings.final
-    if final is not None and set(final.runs["machine"]) != set(runs["machine"]):
+    # A run that failed early has not said where it was.
+    elsewhere = final is not None and set(final.runs["machine"]) - set(runs["machine"]) - {""}
+    if final is not None and elsewhere:
         yield (
             f"The final runs were made on {_names(final.runs['machine'])}, the campaign on "
             f"{_names(runs['machine'])}: what was selected on one was compared on the other."

@@ -135,7 +135,8 @@ def to_accuracy_table(findings: Findings) -> Table | Text:
     if not np.isfinite(findings.target_accuracy):
         return Text(
             "The energy to reach the baseline's accuracy is not known, because no run of the "
-            "baseline has a validation accuracy. The option target_accuracy names another one."
+            "baseline that can be compared has both a validation accuracy and a known energy of "
+            "the set-up. The option target_accuracy names another one."
         )
     reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()]
     accuracy = percent(findings.target_accuracy)

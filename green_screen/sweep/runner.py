@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 # How long to wait for an end before progress is shown again.
 _POLL_S = 1.0
+
+# A child that outlived what started it ends by itself within about this time (child.py); one that
+# is gone never will.
+_ORPHAN_LIMIT_S = 20.0
 
 # How often a run is tried whose node goes away under it.
 _MAX_ATTEMPTS = 5
@@ -105,7 +110,7 @@ def settle(result: JobResult) -> Ended:
         return Ended(result=result, run=tracking.read_run(run_id))
     # It has been waited for the server already, if that is what the job failed for.
     patience = short_patience_s() if result.store_away else None
-    run = tracking.read_run(run_id, patience)
+    run = _let_orphan_end(run_id) if result.lost else tracking.read_run(run_id, patience)
     if run.info.status != Outcome.FINISHED.value:
         # The child may have ended its run itself, but only the executor knows why it had to.
         why = {names.TAG_FAILURE: result.reason}
@@ -113,6 +118,20 @@ def settle(result: JobResult) -> Ended:
         tracking.end_cut_off(run_id, result.outcome.value, result.reason, patience)
         run = tracking.read_run(run_id, patience)
     return Ended(result=result, run=run)
+
+
+def _let_orphan_end(run_id: str) -> Run:
+    """Return a lost run once it has ended itself, or when it must be taken for dead.
+
+    A child may live on for a while and even finish: to do its run again at once could give a
+    position two finished runs, and put two of them on one board.
+    """
+    until = time.monotonic() + _ORPHAN_LIMIT_S
+    while True:
+        run = tracking.read_run(run_id)
+        if run.info.status not in tracking.UNDER_WAY or time.monotonic() > until:
+            return run
+        time.sleep(_POLL_S)
 
 
 def _known_s(run: Run) -> float:

@@ -62,6 +62,7 @@ def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> 
     figures = gallery.draw_all(
         analysis,
         epochs=epochs(campaign, list(shown)),
+        candidates=tradeoff.front_candidates(runs).runs,
         front=front,
         selection=selection,
         final=final,

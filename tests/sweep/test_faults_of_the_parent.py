@@ -111,7 +111,7 @@ def test_the_process_that_forks_is_killed(
     (forker,) = [p for p in processes if p.children()]
     forker.kill()
     status, output = driven.end()
-    # The run was lost by no fault of its own: it is done again at once.
+    # The run was lost by no fault of its own: it is done again.
     assert status == 0, output
     (parent,) = sweep_parents()
     assert_complete(parent.info.run_id, small(n_runs=2))
