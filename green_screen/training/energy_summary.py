@@ -201,6 +201,10 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
     known = [r for r in inside if not math.isnan(r.energy_j)]
     measured_j = sum(r.energy_j for r in known)
     incomplete = next((r.reason or _UNKNOWN for r in inside if math.isnan(r.energy_j)), "")
+    if not record.boards and not math.isnan(record.total.energy_j):
+        # CodeCarbon knows the processor's load in steps of 10 ms, so a phase of a few of them may
+        # have no figure. That is no gap: a total that has one holds them.
+        incomplete = ""
     total_j, total_s, other_j = record.total.energy_j, record.total.seconds, NAN
     if math.isnan(total_j):
         incomplete = incomplete or record.total.reason or _UNKNOWN

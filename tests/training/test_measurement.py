@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -200,6 +201,22 @@ def test_without_a_gpu_no_window_is_demanded(gpus):
         assert run.min_window_s == 0.0
         run_epochs(run, [0.1])
         assert run.further_epochs_needed() == 0
+
+
+def test_a_phase_too_short_for_the_estimate_is_no_gap(gpus):
+    gpus()
+    run = measured()
+    whole_run(run)
+    evaluation = run._phases[-1]
+    assert evaluation.name == "evaluation"
+    run._phases[-1] = dataclasses.replace(evaluation, energy_j=math.nan, reason="no figure for cpu")
+    summary = run.summary(1000)
+    assert math.isnan(summary.metrics[names.EVALUATION_ENERGY_J])
+    assert summary.missing[names.EVALUATION_ENERGY_J] == "no figure for cpu"
+    assert summary.tags[names.TAG_INCOMPLETE] == "false"
+    assert (
+        names.TAG_INVALID_REASON not in summary.tags or not summary.tags[names.TAG_INVALID_REASON]
+    )
 
 
 def test_losing_the_gpu_leaves_gaps_with_reasons_and_an_incomplete_total(gpus):
