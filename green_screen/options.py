@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -68,10 +69,10 @@ class TrainOptions:
             "a three-letter ISO 3166-1 code in capitals, such as DEU",
         )
         require(
-            self.min_window_s is None or self.min_window_s >= 0,
+            self.min_window_s is None or 0 <= self.min_window_s < math.inf,
             "min_window_s",
             self.min_window_s,
-            "at least 0 seconds",
+            "at least 0 seconds and finite",
         )
         require_config(self.config)
 

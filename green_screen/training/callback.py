@@ -212,6 +212,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         try:
             write(self._logger)
         except Exception as error:
+            if self._given_logger is not None:
+                raise  # it waits for a server by itself: what it raises is a refusal
             self._logger = None
             logger.warning(
                 "the MLflow server failed (%s: %s): the training goes on, and what it measures "

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -20,7 +21,7 @@ import pytest
 import yaml
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
-from green_screen import SMICallback, names
+from green_screen import SMICallback, names, tracking
 from green_screen.tracking import RunLogger
 from green_screen.training.measurement import RunMeasurement
 
@@ -134,6 +135,19 @@ def test_a_server_that_fails_costs_its_figures_and_not_the_training(
     assert [row["epoch"] for row in rows(tmp_path / "smi")] == ["pre", "0", "1", "2", "post"]
     warnings = [r.message for r in caplog.records if r.name == "green_screen.training.callback"]
     assert len(warnings) == 1 and "the MLflow server failed" in warnings[0]
+
+
+def test_a_refused_record_is_not_swallowed_in_a_run_of_this_project(tmp_path, store):
+    with pytest.raises(tracking.RefusedError, match="bad"), tracking.open_run() as run:
+
+        class Refused(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+                if epoch == 1:
+                    run.metrics({"bad\tname?": 1.0})
+                    time.sleep(1.0)  # until the thread that sends has been refused
+
+        fit(model(), Refused(), SMICallback(directory=tmp_path / "smi", logger=run))
+    assert store.get_run(run.run_id).info.status == "FAILED"
 
 
 def test_without_an_active_run_nothing_is_logged(tmp_path, store):
