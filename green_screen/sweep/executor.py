@@ -136,4 +136,4 @@ class Executor(Protocol):
         """Return the jobs that ended, waiting up to `timeout_s` seconds for the first."""
 
     def close(self) -> None:
-        """End the jobs under way as KILLED and leave no process behind."""
+        """End the jobs under way and leave no process behind; ``run_jobs`` settles their runs."""

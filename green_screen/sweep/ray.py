@@ -155,7 +155,11 @@ class RayExecutor:
         return self._call(self._collect, timeout_s)
 
     def close(self) -> None:
-        """End the jobs under way as KILLED and leave the cluster, which goes on."""
+        """End the jobs under way and leave the cluster, which goes on.
+
+        A job's process ends its run as KILLED if Ray, which kills what a worker leaves behind,
+        gives it the time. The others stay RUNNING until ``run_jobs``, which knows them, has ended them.
+        """
         if not self._closed:
             self._closed = True
             self._call(self._leave)

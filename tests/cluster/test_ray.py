@@ -164,16 +164,14 @@ def test_a_cluster_without_nodes_is_not_waited_for_for_ever(
     assert "waiting up to 2 s for one" in caplog.text
 
 
-def test_closing_ends_the_children_and_their_runs(
-    cluster: Cluster, make_job: Callable[..., Job]
-) -> None:
+def test_closing_leaves_no_child_behind(cluster: Cluster, make_job: Callable[..., Job]) -> None:
     jobs = [make_job("trainers:wait", position) for position in range(2)]
     with RayExecutor(address=cluster.address, preload=PRELOAD_TRACKING) as executor:
         for job in jobs:
             executor.submit(job)
         until(lambda: all("pid" in run_of(job).data.tags for job in jobs), "both jobs started")
-    until(lambda: all(run_of(job).info.status == "KILLED" for job in jobs), "both runs ended")
     pids = [int(run_of(job).data.tags["pid"]) for job in jobs]
+    # That the runs end as KILLED is for the campaign to see to: below, by SIGTERM.
     until(lambda: not any(map(psutil.pid_exists, pids)), "both processes ended")
 
 
