@@ -158,7 +158,8 @@ class RayExecutor:
         """End the jobs under way and leave the cluster, which goes on.
 
         A job's process ends its run as KILLED if Ray, which kills what a worker leaves behind,
-        gives it the time. The others stay RUNNING until ``run_jobs``, which knows them, has ended them.
+        gives it the time. The others stay RUNNING until ``run_jobs``, which knows them, has ended
+        them.
         """
         if not self._closed:
             self._closed = True
