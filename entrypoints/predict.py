@@ -28,7 +28,7 @@ def _predict(options: PredictOptions, given: dict[str, str]) -> int:
     print(", ".join(f"{factor}={level}" for factor, level in factors.items()))
     print(f"for {row['basis']}; energies: {row['energy_source']}")
     if not row["in_range"]:
-        print(f"outside the range of the data: {row['outside']}")
+        print(f"what the data do not say: {row['outside']}")
     if pd.isna(row["energy_j"]):
         print("no prediction: nothing like this configuration was measured")
         return 1

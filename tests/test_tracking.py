@@ -350,6 +350,23 @@ def test_records_that_the_store_refuses_are_kept_aside(caplog: pytest.LogCapture
     assert tracking.deliver_all() == 0
 
 
+def test_a_run_whose_records_are_refused_late_has_not_finished() -> None:
+    run_id = MlflowClient().create_run(tracking.ensure_experiment()).info.run_id
+    folder = spool() / run_id
+    folder.mkdir(parents=True)
+    records = [
+        {"op": "store", "uri": mlflow.get_tracking_uri()},
+        {"op": "metrics", "metrics": {"bad\tname?": 1.0}, "time_ms": 1, "step": 0},
+        {"op": "metrics", "metrics": {"loss": 1.0}, "time_ms": 1, "step": 0},
+        {"op": "end", "status": "FINISHED", "time_ms": 2},
+    ]
+    (folder / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    tracking.deliver_all()
+    found = read(run_id)
+    assert found.info.status == "FAILED" and found.data.metrics == {"loss": 1.0}
+    assert found.data.tags[names.TAG_FAILURE] == "the server refused 1 of its records"
+
+
 def test_what_is_wrong_with_the_files_of_one_run_keeps_nothing_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

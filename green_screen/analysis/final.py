@@ -61,6 +61,7 @@ class FinalComparison:
             (``baseline`` or ``selected``) and ``pair`` (from 0).
         energy_metric: The energy of the headline.
         ratios: Metric of :data:`QUANTITIES` -> selected over baseline.
+        means: Metric -> role -> arithmetic mean over the same pairs; NaN without any.
         accuracy_difference: Test accuracy, selected minus baseline, as a fraction.
         statements: What is missing, and why.
     """
@@ -68,6 +69,7 @@ class FinalComparison:
     runs: pd.DataFrame
     energy_metric: str
     ratios: dict[str, Estimate]
+    means: dict[str, dict[str, float]]
     accuracy_difference: Estimate
     statements: tuple[str, ...]
 
@@ -134,7 +136,7 @@ def compare(
             f"{mixed.sum()} of {len(runs)} final runs do not count for energies, because those of "
             f"their pair come from different sources ({sources})."
         )
-    ratios = {}
+    ratios, means = {}, {}
     for metric in QUANTITIES:
         usable = valid & (runs[metric] > 0)
         if metric in _SUMS:
@@ -142,6 +144,7 @@ def compare(
         if metric != names.DURATION_S:
             usable &= ~mixed
         pairs = _pairs(runs[usable], metric)
+        means[metric] = {role: float(pairs[role].mean()) for role in (BASELINE, SELECTED)}
         logs = np.log(pairs[SELECTED].to_numpy() / pairs[BASELINE].to_numpy())
         estimate = paired_t(logs, alpha)
         ratios[metric] = Estimate(
@@ -163,6 +166,7 @@ def compare(
         runs=runs,
         energy_metric=energy_metric,
         ratios=ratios,
+        means=means,
         accuracy_difference=difference,
         statements=tuple(statements),
     )

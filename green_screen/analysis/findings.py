@@ -96,10 +96,14 @@ def headline(findings: Findings) -> str:
             "baseline."
         )
     if final is None or final.energy_ratio.pairs == 0:
+        compared = (
+            "It was not compared with the baseline in runs of its own"
+            if final is None
+            else "No pair of the final runs has energies that can be compared"
+        )
         return (
             f"By {selection.objective}, the campaign's best configuration is "
-            f"{difference_text(findings)}. It was not compared with the baseline in runs of its "
-            "own, so by how much it is better is not known."
+            f"{difference_text(findings)}. {compared}, so by how much it is better is not known."
         )
     ratio, accuracy = final.energy_ratio, final.accuracy_difference
     energy = _energy_text(ratio.value, estimated=final.source in NO_MEASUREMENT)

@@ -111,7 +111,7 @@ class EnergyModel:
         outside = (*unseen, *self._unestimated(effective))
         center = float(self.pipeline.predict(row)[0])
         if unseen or np.isnan(center):
-            reasons = outside or (
+            reasons = unseen or (
                 "the runs lack combinations of levels that this configuration needs, such as its "
                 "batch size with its internal or precision",
             )

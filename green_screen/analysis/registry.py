@@ -150,7 +150,7 @@ def register(
     *,
     description: str,
     tags: Mapping[str, str],
-    name: str = names.MODEL_NAME,
+    name: str,
 ) -> ModelVersion:
     """Register the model that a run logged and make it the challenger.
 

@@ -96,13 +96,13 @@ def _result(findings: Findings) -> Section:
 
 def _key_figures(final: FinalComparison) -> KeyFigures:
     ratio, accuracy = final.energy_ratio, final.accuracy_difference
+    means = final.means[final.energy_metric]
     base, chosen = final.of(BASELINE), final.of(SELECTED)
     estimate = ", estimate" if final.source in NO_MEASUREMENT else ""
     none = "one pair of runs: no interval"
     measured = accuracy.pairs > 0
     saved = f"95 % interval {interval(100 * (1 - ratio.high), 100 * (1 - ratio.low))} %"
     gained = f"95 % interval {interval(100 * accuracy.low, 100 * accuracy.high, 2)}"
-    its_j, mine_j = (part[final.energy_metric].mean() for part in (base, chosen))
     return KeyFigures(
         (
             KeyFigure(
@@ -121,9 +121,9 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
                 f"baseline {percent(base[names.TEST_ACCURACY].mean())}",
             ),
             KeyFigure(
-                energy(mine_j),
+                energy(means[SELECTED]),
                 f"Training energy, selected{estimate}",
-                f"baseline {energy(its_j)}",
+                f"baseline {energy(means[BASELINE])}",
             ),
         )
     )
@@ -161,8 +161,8 @@ def _saving_text(findings: Findings) -> list[Block]:
     final = findings.final
     if final is None or not final.energy_ratio.pairs or not final.energy_ratio.value < 1:
         return []
-    metric = final.energy_metric
-    saved_j = final.of(BASELINE)[metric].mean() - final.of(SELECTED)[metric].mean()
+    means = final.means[final.energy_metric]
+    saved_j = means[BASELINE] - means[SELECTED]
     saved_kwh = 1000 * saved_j / J_PER_KWH
     cost = findings.cost
     return [

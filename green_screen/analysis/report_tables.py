@@ -30,7 +30,6 @@ MAX_ROWS = 200
 
 def final_table(final: FinalComparison) -> Table:
     """Return the table of the final comparison."""
-    base, chosen = final.of(BASELINE), final.of(SELECTED)
     rows = []
     for metric, (label, unit) in QUANTITIES.items():
         estimate = final.ratios[metric]
@@ -38,18 +37,19 @@ def final_table(final: FinalComparison) -> Table:
             (
                 label,
                 energy_unit(unit, final.source),
-                number(base[metric].mean()),
-                number(chosen[metric].mean()),
+                str(estimate.pairs),
+                number(final.means[metric][BASELINE]),
+                number(final.means[metric][SELECTED]),
                 number(estimate.value),
                 interval(estimate.low, estimate.high),
             )
         )
     return Table(
-        caption=f"Final runs of {_epochs_of(final.runs)}: means over {count(len(base), 'run')} of "
-        f"the baseline and {len(chosen)} of the selected configuration",
+        caption=f"Final runs of {_epochs_of(final.runs)}: means over the pairs of runs that count",
         columns=(
             Column("Quantity"),
             Column("Unit"),
+            Column("Pairs", numeric=True),
             Column("Baseline", numeric=True),
             Column("Selected", numeric=True),
             Column("Ratio", numeric=True),
@@ -297,7 +297,8 @@ def break_even(findings: Findings) -> Table | Text:
     table = findings.break_even.levels
     joules = energy_unit("J", findings.source)
     return Table(
-        caption="After how many epochs a level has paid back what it costs once",
+        caption="After how many epochs a level has paid back what it costs once, with the other "
+        "factors at the baseline's levels",
         columns=(
             Column("Level"),
             Column("Costs more, once", joules, numeric=True),

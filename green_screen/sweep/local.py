@@ -175,6 +175,8 @@ class LocalExecutor:
             # Python ends daemons at its exit, should close() not have been called.
             daemon=True,
         )
+        if self._context.get_start_method() == "forkserver":
+            start_forkserver()  # again, should it have died
         started, printed = time.monotonic(), printed_bytes()
         process.start()
         writer.close()

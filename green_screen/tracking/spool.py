@@ -107,6 +107,12 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
             if record["op"] == "store":
                 continue
             try:
+                if refused and record["op"] == "end" and record["status"] == "FINISHED":
+                    # As in a live run: what lacks a part of its result has not finished.
+                    record = {**record, "status": "FAILED"}
+                    why = {names.TAG_FAILURE: f"the server refused {refused} of its records"}
+                    tags: Record = {"op": "tags", "tags": why}
+                    patiently(functools.partial(send, client, run_id, tags, folder), patience)
                 patiently(functools.partial(send, client, run_id, record, folder), patience)
                 if record["op"] == "end" and record["status"] == "FINISHED":
                     patiently(functools.partial(_forget_failure, client, run_id), patience)

@@ -217,8 +217,11 @@ class RunMeasurement:
         """Return how many epochs more would make the steady window long enough.
 
         Ask after the evaluation, and again after having run them: the answer is an estimate by
-        the epochs so far. It is 0 when the window is long enough.
+        the epochs so far. It is 0 when the window is long enough, or when there is a GPU that
+        cannot be measured.
         """
+        if self._mismatch and not self.on_gpu:
+            return 0
         steady = self.steady_epochs
         missing_s = self.min_window_s - sum(epoch.reading.seconds for epoch in steady)
         if missing_s <= 0 or not self._epochs:

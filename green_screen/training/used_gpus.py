@@ -28,16 +28,18 @@ def tensorflow_gpus() -> tuple[int, ...]:
 
 
 def measurable_gpus() -> tuple[tuple[int, ...], str]:
-    """Return the GPUs that TensorFlow uses and NVML shows, and in words where the two differ."""
+    """Return the GPUs that TensorFlow uses, or none and why if NVML does not show all of them.
+
+    The energy of a part of them is not the energy of the training.
+    """
     used = tensorflow_gpus()
     try:
         shown, reason = len(visible_boards()), ""
     except NvmlError as error:
         shown, reason = 0, f": {error}"
-    measurable = tuple(gpu for gpu in used if gpu < shown)
-    if len(measurable) == len(used):
-        return measurable, ""
-    return measurable, f"TensorFlow uses {len(used)} GPUs, of which NVML shows {shown}{reason}"
+    if all(gpu < shown for gpu in used):
+        return used, ""
+    return (), f"TensorFlow uses {len(used)} GPUs, of which NVML shows {shown}{reason}"
 
 
 def other_boards(boards: Sequence[Board]) -> str:

@@ -57,6 +57,17 @@ def test_one_pair_gives_an_estimate_without_an_interval() -> None:
     assert "may be noise" in found.statements[-1]
 
 
+def test_means_are_those_of_the_pairs_that_the_ratio_rests_on() -> None:
+    runs = comparison(pairs=5).runs.copy()
+    spoilt = (runs["pair"] == 0) & (runs["role"] == SELECTED)
+    runs.loc[spoilt, names.ENERGY_TOTAL_J] *= 100
+    runs.loc[spoilt, "measurement_valid"] = "false"
+    found = compare(runs)
+    means = found.means[names.ENERGY_TOTAL_J]
+    assert found.energy_ratio.pairs == 4
+    assert means[SELECTED] / means[BASELINE] == pytest.approx(found.energy_ratio.value, rel=0.02)
+
+
 def test_failed_and_invalid_runs_cost_their_pair_and_are_named() -> None:
     runs = SimulatedCampaign(n_runs=4).frame()
     finals = final_runs(runs, runs["run_id"].iloc[1], pairs=4)

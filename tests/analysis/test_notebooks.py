@@ -191,12 +191,14 @@ def test_the_notebooks_say_what_a_campaign_of_failed_runs_lacks(
     monkeypatch.chdir(tmp_path)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    failed = SimulatedCampaign(n_runs=2, failed=(0, 1, 2))
-    failed.write(MlflowClient(), tracking.ensure_experiment(), "all failed")
-    for notebook in NOTEBOOKS:
-        # In this process: a kernel takes longer to start than all of it.
-        exec(_code(notebook), {"display": print})
-    mlflow.set_tracking_uri(before)
+    try:
+        failed = SimulatedCampaign(n_runs=2, failed=(0, 1, 2))
+        failed.write(MlflowClient(), tracking.ensure_experiment(), "all failed")
+        for notebook in NOTEBOOKS:
+            # In this process: a kernel takes longer to start than all of it.
+            exec(_code(notebook), {"display": print})
+    finally:
+        mlflow.set_tracking_uri(before)
     said = capsys.readouterr().out
     assert said.count("0 of 3 runs are used") == len(NOTEBOOKS)
     assert "Nothing is selected: no configuration meets the rule" in said

@@ -233,7 +233,7 @@ def test_the_entry_point_prints_joules_and_kilowatt_hours(registered, capsys):
 def test_the_entry_point_refuses_and_warns(registered, capsys):
     assert predict.main(["--batch_size", "256"]) == 1
     printed = capsys.readouterr().out
-    assert "outside the range of the data: batch_size=256" in printed
+    assert "what the data do not say: batch_size=256" in printed
     assert "no prediction" in printed and "256, " in printed
     assert predict.main(["--lr", "fast"]) == 1
     assert "lr must be a number, but got 'fast'" in capsys.readouterr().err

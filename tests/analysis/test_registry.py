@@ -78,7 +78,9 @@ def test_register_sets_tags_description_and_challenger_once(store: MlflowClient)
     assert int(version.version) == number
     assert ModelCard.from_tags(version.tags).energy_per_epoch_j == 500.0
     assert version.description == "A model."
-    again = registry.register(version.run_id, description="Better words.", tags=CARD.as_tags())
+    again = registry.register(
+        version.run_id, description="Better words.", tags=CARD.as_tags(), name=names.MODEL_NAME
+    )
     assert int(again.version) == number and again.description == "Better words."
     assert len(store.search_model_versions(f"name = '{names.MODEL_NAME}'")) == 1
 
@@ -87,7 +89,7 @@ def test_a_run_without_a_model_is_refused(store: MlflowClient) -> None:
     with mlflow.start_run() as run:
         pass
     with pytest.raises(RegistryError, match="log_model=true"):
-        registry.register(run.info.run_id, description="", tags={})
+        registry.register(run.info.run_id, description="", tags={}, name=names.MODEL_NAME)
 
 
 def test_the_first_valid_model_becomes_champion_and_again_changes_nothing(

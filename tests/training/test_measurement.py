@@ -341,9 +341,14 @@ def test_a_gpu_that_tensorflow_does_not_use_is_not_measured(gpus):
 
 def test_a_gpu_that_nvml_does_not_show_makes_the_run_invalid(gpus):
     gpus(SimulatedBoard(), used=2)
-    with measured(min_window_s=0.0) as run:
+    with measured() as run:
         run_epochs(run, [0.1, 0.1])
+        # Nothing would be measured in them.
+        assert run.further_epochs_needed() == 0
     summary = run.summary(1)
+    # The energy of one of two GPUs is not the energy.
+    assert math.isnan(summary.metrics[names.ENERGY_TOTAL_J])
+    assert summary.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_NONE
     assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
     reason = summary.tags[names.TAG_INVALID_REASON]
     assert "TensorFlow uses 2 GPUs, of which NVML shows 1" in reason
