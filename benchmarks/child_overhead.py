@@ -19,10 +19,11 @@ from pathlib import Path
 
 import mlflow
 
+from benchmarks.jobs import run_job
 from green_screen import names, tracking
 from green_screen.options import TrainOptions
 from green_screen.space import Space, TrainingConfig
-from green_screen.sweep.executor import TRAINER, Job, Outcome
+from green_screen.sweep.executor import TRAINER
 from green_screen.sweep.local import LocalExecutor
 from green_screen.tracking import RunLogger
 
@@ -36,22 +37,9 @@ def import_all(config: TrainingConfig, options: TrainOptions, run: RunLogger) ->
 
 def run_one(executor: LocalExecutor, trainer: str, options: TrainOptions) -> tuple[float, float]:
     """Return a job's wall time and the time of its epochs, in seconds."""
-    experiment_id = tracking.ensure_experiment("child overhead")
-    job = Job(
-        position=0,
-        kind=names.KIND_RUN,
-        config=Space.load().baseline,
-        options=options,
-        run_id=tracking.create_child(None, trainer, {}, experiment_id),
-        tracking_uri=tracking.store_uri(),
-        trainer=trainer,
-    )
-    executor.submit(job)
-    while not (results := executor.wait(1.0)):
-        pass
-    result = results[0]
-    assert result.outcome is Outcome.FINISHED, result.reason
-    return result.wall_s, tracking.metric_sum(job.run_id, names.EPOCH_TIME_S)
+    baseline = Space.load().baseline
+    result = run_job(executor, baseline, options, experiment="child overhead", trainer=trainer)
+    return result.wall_s, tracking.metric_sum(result.job.run_id, names.EPOCH_TIME_S)
 
 
 def table(times: dict[tuple[str, str], list[tuple[float, float]]]) -> str:

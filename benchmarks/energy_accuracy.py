@@ -1,16 +1,16 @@
 """How far the measured energy can be trusted, and what measuring costs. Needs a GPU.
 
 Run from the repository's root; each part writes a table ``<part>.md`` to the output folder and its
-records to ``<part>.json``, from which it goes on where it was interrupted. (d) has its records in
-``c.json``::
+records to ``<part>.json``, from which it goes on where it was interrupted::
 
     python -m benchmarks.energy_accuracy --out energy_accuracy --zeus-path zeus
 
 (a) The counter against sampled power, CodeCarbon and Zeus, on the same windows of a load that keeps
     the GPU busy and of one that waits for the host.
 (b) What measuring costs: epochs with and without the meter, in pairs whose order alternates.
-(c) How much the energy per 1,000 images varies between windows of one training, in one process.
-(d) What a single power reading at the end of each epoch of (c) would have said.
+(c) How much the energy per 1,000 images varies between runs of one configuration with XLA, each in
+    a process of its own, as in a campaign. They stay in ``mlflow.db`` in the output folder.
+(d) What a single power reading at the end of each epoch would have said.
 
 Zeus needs packages that this environment cannot hold. It is read from a folder of its own, made by
 ``pip install --no-deps --target zeus zeus httpx httpcore h11 anyio idna certifi``.
@@ -30,16 +30,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import tensorflow as tf
 from scipy import stats
 
-from benchmarks.measured_training import Training
+from benchmarks.jobs import run_job
+from benchmarks.measured_training import LEVELS, Training
+from green_screen import names
+from green_screen.options import TrainOptions
 from green_screen.power.meter import EnergyMeter
+from green_screen.space import Space
+from green_screen.sweep.local import LocalExecutor, local_devices
 from green_screen.training.measurement import synchronize_gpu
 
 PARTS = "abcd"
-# The power reading is a mean of the last second: a load runs this long before its first window.
-WARM_UP_S = 3.0
 READS = 30
 
 
@@ -51,11 +55,12 @@ class Settings:
     samples: int
     batch_size: int
     matrix: int
+    warm_up_s: float
     window_s: float
     repeats: int
     pairs: int
     replicates: int
-    replicate_s: float
+    end_epochs: int
 
 
 class Results:
@@ -146,7 +151,9 @@ def compare_sources(results: Results, settings: Settings, zeus_path: Path | None
         for load, work in loads.items():
             todo = [n for n in range(settings.repeats) if not results.has(load=load, repeat=n)]
             if todo:
-                keep_on(work, WARM_UP_S)
+                # The power reading is a mean of the last second, and clocks settle as a board
+                # gets warm.
+                keep_on(work, settings.warm_up_s)
             for repeat in todo:
                 if zeus is not None:
                     zeus.begin_window("window", sync_execution=False)
@@ -202,7 +209,7 @@ def table_a(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-# (b), (c), (d) A training.
+# (b) With and without.
 
 
 def compare_cost(results: Results, settings: Settings, training: Training) -> None:
@@ -269,61 +276,106 @@ def table_b(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def repeat_windows(results: Results, settings: Settings, training: Training) -> None:
-    """Measure windows of several epochs of one training, and a reading at each epoch's end."""
-    with EnergyMeter(synchronize=synchronize_gpu) as meter:
+# (c) Runs of their own.
+
+RUN_METRICS = (
+    names.ENERGY_PER_1K_IMAGES_J,
+    names.ENERGY_PER_1K_IMAGES_NET_J,
+    names.STEADY_WINDOW_S,
+    names.IDLE_POWER_W,
+    names.STEADY_SM_CLOCK_MHZ,
+    names.RUN_OVERHEAD_S,
+)
+
+
+def repeat_runs(results: Results, settings: Settings) -> None:
+    """Train one configuration again and again, each time in a process of its own.
+
+    This process must not have used the GPU before: it would be another process on it.
+    """
+    with EnergyMeter() as meter:
         device = require_gpu(meter)
-        board = meter.boards[0]
+    store = results.path.with_name("mlflow.db").resolve()
+    mlflow.set_tracking_uri(f"sqlite:///{store}")
+    options = TrainOptions(
+        dataset="synthetic", model=settings.model, samples=settings.samples, epochs=2
+    )
+    config = Space.load().parse({**LEVELS, "batch_size": str(settings.batch_size)})
+    with LocalExecutor(devices=local_devices()[:1]) as executor:
         for replicate in range(settings.replicates):
             if results.has(replicate=replicate):
                 continue
-            epochs: list[dict[str, float]] = []
-            while sum(epoch["seconds"] for epoch in epochs) < settings.replicate_s:
-                marks = training.epoch(meter)
-                last_w, last_percent = board.power_w(), board.status().utilization_percent
-                trained, whole = marks.readings()
-                epochs.append(
-                    {
-                        "seconds": whole.seconds,
-                        "energy_j": whole.energy_j,
-                        "train_j": trained.energy_j,
-                        "mean_power_w": whole.mean_power_w,
-                        "utilization_percent": whole.utilization_percent,
-                        "last_power_w": last_w,
-                        "last_utilization_percent": last_percent,
-                    }
-                )
-            thousands = len(epochs) * training.images / 1000
-            per_1k_j = sum(epoch["train_j"] for epoch in epochs) / thousands
-            record = {"replicate": replicate, "energy_per_1k_images_j": per_1k_j, "epochs": epochs}
+            result = run_job(executor, config, options, experiment="replicates")
+            data = mlflow.get_run(result.job.run_id).data
+            tags = (names.TAG_ENERGY_SOURCE, names.TAG_MEASUREMENT_VALID, names.TAG_INVALID_REASON)
+            record = {
+                "replicate": replicate,
+                "wall_s": result.wall_s,
+                **{name: data.metrics.get(name, math.nan) for name in RUN_METRICS},
+                **{name: data.tags.get(name, "") for name in tags},
+            }
             results.add(record, device)
 
 
 def table_c(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Spread of the energy per 1,000 images over the windows."""
-    values = [record["energy_per_1k_images_j"] for record in records]
-    spread = (
-        100 * statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else math.nan
-    )
-    seconds = [sum(epoch["seconds"] for epoch in record["epochs"]) for record in records]
-    return [
-        "| windows | s each | J per 1,000 images | standard deviation % | lowest | highest |",
-        "|---|---|---|---|---|---|",
-        f"| {len(values)} | {statistics.fmean(seconds):.1f} | {statistics.fmean(values):.2f} | "
-        f"{spread:.2f} | {min(values):.2f} | {max(values):.2f} |",
+    """Spread over the runs, gross and net of idle power."""
+    steady_s = mean(records, names.STEADY_WINDOW_S)
+    valid = sum(record[names.TAG_MEASUREMENT_VALID] == "true" for record in records)
+    lines = [
+        f"{len(records)} runs, {valid} valid, steady windows of {steady_s:.1f} s in the mean",
+        "",
+        "| J per 1,000 images | mean | standard deviation % | lowest | highest |",
+        "|---|---|---|---|---|",
     ]
+    for label, name in (
+        ("gross", names.ENERGY_PER_1K_IMAGES_J),
+        ("net of idle", names.ENERGY_PER_1K_IMAGES_NET_J),
+    ):
+        values = [record[name] for record in records]
+        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        centre = statistics.fmean(values)
+        lines.append(
+            f"| {label} | {centre:.2f} | {100 * spread / centre:.2f} | {min(values):.2f} "
+            f"| {max(values):.2f} |"
+        )
+    return lines
 
 
-def table_d(records: Sequence[Mapping[str, Any]]) -> list[str]:
+# (d) A reading at each epoch's end.
+
+
+def read_at_the_ends(results: Results, settings: Settings, training: Training) -> None:
+    """Measure the epochs of one training, and read power and utilization once after each."""
+    with EnergyMeter(synchronize=synchronize_gpu) as meter:
+        device = require_gpu(meter)
+        board = meter.boards[0]
+        for epoch in range(settings.end_epochs):
+            if results.has(epoch=epoch):
+                continue
+            marks = training.epoch(meter)
+            last_w, last_percent = board.power_w(), board.status().utilization_percent
+            _, whole = marks.readings()
+            record = {
+                "epoch": epoch,
+                "seconds": whole.seconds,
+                "energy_j": whole.energy_j,
+                "mean_power_w": whole.mean_power_w,
+                "utilization_percent": whole.utilization_percent,
+                "last_power_w": last_w,
+                "last_utilization_percent": last_percent,
+            }
+            results.add(record, device)
+
+
+def table_d(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Energy by one reading an epoch, times the epoch's length, against the counter."""
-    epochs = [epoch for record in records for epoch in record["epochs"]]
     mean_w, last_w = mean(epochs, "mean_power_w"), mean(epochs, "last_power_w")
     off = [100 * (e["last_power_w"] * e["seconds"] / e["energy_j"] - 1) for e in epochs]
     return [
-        "| epochs | mean W by the counter | mean W read at the ends | error % | largest error % "
-        "| mean utilization % | median utilization read % |",
-        "|---|---|---|---|---|---|---|",
-        f"| {len(epochs)} | {mean_w:.0f} | {last_w:.0f} "
+        "| epochs | s each | mean W by the counter | mean W read at the ends | error % "
+        "| largest error % | mean utilization % | median utilization read % |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| {len(epochs)} | {mean(epochs, 'seconds'):.2f} | {mean_w:.0f} | {last_w:.0f} "
         f"| {statistics.fmean(off):+.1f} | {max(off, key=abs):+.1f} "
         f"| {mean(epochs, 'utilization_percent'):.0f} "
         f"| {statistics.median(e['last_utilization_percent'] for e in epochs):.0f} |",
@@ -363,11 +415,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "samples": 24_000,
         "batch_size": 128,
         "matrix": 8192,
+        "warm_up_s": 10.0,
         "window_s": 8.0,
         "repeats": 5,
         "pairs": 12,
         "replicates": 10,
-        "replicate_s": 6.0,
+        "end_epochs": 30,
     }.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     values = vars(parser.parse_args(argv))
@@ -377,11 +430,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(**values)
     folder.mkdir(parents=True, exist_ok=True)
 
+    if "c" in parts:  # before this process uses the GPU
+        results = Results(folder, "c", settings)
+        repeat_runs(results, settings)
+        write_table(results, "c", table_c(results.records))
     if "a" in parts:
         results = Results(folder, "a", settings)
         compare_sources(results, settings, zeus_path)
         write_table(results, "a", table_a(results.records))
-    training = Training(settings) if set(parts) & set("bcd") else None
+    training = Training(settings) if set(parts) & set("bd") else None
     if training is not None and "b" in parts:
         results = Results(folder, "b", settings)
         compare_cost(results, settings, training)
@@ -389,10 +446,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = ["", "| one reading | ms |", "|---|---|"]
         lines += [f"| {name} | {milliseconds:.2f} |" for name, milliseconds in costs.items()]
         write_table(results, "b", table_b(results.records) + lines)
-    if training is not None and set(parts) & set("cd"):
-        results = Results(folder, "c", settings)
-        repeat_windows(results, settings, training)
-        write_table(results, "c", table_c(results.records))
+    if training is not None and "d" in parts:
+        results = Results(folder, "d", settings)
+        read_at_the_ends(results, settings, training)
         write_table(results, "d", table_d(results.records))
     return 0
 

@@ -12,8 +12,10 @@ from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
 from green_screen.space import Space
 from green_screen.training.data import load_dataset
 from green_screen.training.measurement import synchronize_gpu
-from green_screen.training.pipeline import Pipeline, make_pipeline
+from green_screen.training.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.training.run import compiled_model
+
+LEVELS = {"internal": "jit_compilation", "partitioning": "90-5-5"}
 
 
 class Size(Protocol):
@@ -72,8 +74,7 @@ class Training:
 
     def __init__(self, size: Size) -> None:
         """Build, compile and run two epochs: what comes after is the steady state."""
-        levels = {"internal": "jit_compilation", "batch_size": size.batch_size}
-        config = Space.load().parse({**levels, "partitioning": "90-5-5"})
+        config = Space.load().parse({**LEVELS, "batch_size": size.batch_size})
         dataset = load_dataset("synthetic", image_size=32, samples=size.samples, seed=0)
         self.pipeline: Pipeline = make_pipeline(dataset, config, seed=0)
         self.model = compiled_model(
@@ -96,7 +97,7 @@ class Training:
         """Train one epoch, measured if there is a meter."""
         marks = EpochMarks(meter)
         self.model.fit(
-            self.pipeline.train,
+            ahead_on_device(self.pipeline.train),
             steps_per_epoch=self.pipeline.steps_per_epoch,
             validation_data=self.pipeline.validation,
             callbacks=[marks],
