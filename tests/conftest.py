@@ -30,6 +30,7 @@ SLOW_FILES = [
         "training/test_precision.py",
         "training/test_jit_compilation.py",
         "sweep/test_local.py",
+        "power/test_energy_accuracy.py",
         "training/test_augmentation.py",
         "analysis/test_analyze.py",
         "analysis/test_registry.py",
