@@ -53,6 +53,6 @@ def ended(
     except tracking.Interrupted as error:
         status, why = 128 + error.number, f"ended by {error}{advice}"
     except KeyboardInterrupt:
-        status, why = 128 + signal.SIGINT, "ended before anything was started"
+        status, why = 128 + signal.SIGINT, "ended by SIGINT while no run was under way"
     print(f"{name}: {why}", file=sys.stderr)
     return status

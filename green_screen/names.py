@@ -90,7 +90,7 @@ DESIGN_EFFECTIVE_WORST_ASSOCIATION = "design_effective_worst_association"
 DESIGN_EFFECTIVE_CONDITION_NUMBER = "design_effective_condition_number"
 
 # Tags.
-TAG_KIND = "green_screen.kind"  # sweep, baseline, run, final, analysis, train
+TAG_KIND = "green_screen.kind"  # one of the KIND_... below
 TAG_POSITION = "green_screen.position"  # place in the campaign, from 0
 TAG_DESIGN_HASH = "green_screen.design_hash"
 TAG_RULES = "green_screen.rules"  # JSON list of the rules that changed the configuration

@@ -25,7 +25,7 @@ from green_screen.space import SpaceError
         (tracking.StoreUnavailableError("away"), 1, "away"),
         (tracking.RefusedError("refused"), 1, "refused"),
         (tracking.Interrupted(signal.SIGTERM), 143, "ended by SIGTERM; try again"),
-        (KeyboardInterrupt(), 130, "ended before anything was started"),
+        (KeyboardInterrupt(), 130, "ended by SIGINT while no run was under way"),
     ],
 )
 def test_an_end_that_is_explained(

@@ -48,7 +48,7 @@ def run_job(job: Job, cooled: Callable[[], None] = lambda: None) -> None:
 
     Raises:
         Exception: What the training raised, after the run has ended as FAILED.
-        Interrupted: SIGINT or SIGTERM came; the run has ended as KILLED.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the run has ended as KILLED.
     """
     tracking.use_store(job.tracking_uri)
     with tracking.open_run(run_id=job.run_id) as run:

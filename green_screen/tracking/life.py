@@ -121,9 +121,9 @@ def open_run(
     What the block logs is sent in the background and has arrived when the block has ended, unless
     the server stayed away; then it waits in a local file and the campaign's resume sends it.
 
-    The run ends FINISHED, also on ``sys.exit(0)``; KILLED on SIGINT or SIGTERM; FAILED on any other
-    exception, whose text becomes the tag ``failure``, beside the tag ``out_of_memory`` where that
-    is what it says. The exception goes on.
+    The run ends FINISHED, also on ``sys.exit(0)``; KILLED on SIGINT, SIGTERM or SIGHUP (which
+    ``nohup`` keeps away); FAILED on any other exception, whose text becomes the tag ``failure``,
+    beside the tag ``out_of_memory`` where that is what it says. The exception goes on.
     """
     run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
     experiment_id = None if run_id else ensure_experiment(experiment)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # A call gives up on a server that does not answer within about 15 s, so that it can be told apart
-# from one that refuses; the loops here try again for as long as PATIENCE_S says. MLflow's own
+# from one that refuses; the loops here try again for as long as patience_s() says. MLflow's own
 # defaults wait up to 120 s for an answer and double their pauses, and so sleep through a recovery.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
