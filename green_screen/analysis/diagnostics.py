@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.diagnostic import het_breuschpagan
-from statsmodels.stats.stattools import durbin_watson
 
 from green_screen import names
 from green_screen.analysis.coding import Matrix
 from green_screen.analysis.runs import configurations
+
+# Where runs share a level and a drift: what was before them does not carry over to elsewhere.
+PLACE = ["campaign", "machine"]
 
 # scipy's Shapiro-Wilk p-value is not accurate above this many values.
 _SHAPIRO_MAX = 5000
@@ -49,7 +51,8 @@ class Diagnostics:
         skewness: Of the residuals, 0 if normal.
         excess_kurtosis: Of the residuals, 0 if normal.
         breusch_pagan_p: Small if the spread of residuals changes with the levels.
-        durbin_watson: In run order: about 2 if neighbours are unrelated, below 2 if alike.
+        durbin_watson: In run order: about 2 if neighbours are unrelated, below 2 if alike. NaN if
+            no runs are neighbours.
         max_cooks_distance: The strongest influence of one run on the coefficients.
         lack_of_fit_p: Small if configurations differ by more than replicates do, so that the
             model lacks terms. NaN without replicates.
@@ -126,7 +129,6 @@ def diagnose(fitted: Any, matrix: Matrix, runs: pd.DataFrame) -> tuple[Diagnosti
         cooks_distance=cooks,
     )
     n, rank = matrix.shape[0], round(fitted.df_model + 1)
-    order = np.argsort(runs["position"].to_numpy(dtype=np.float64), kind="stable")
     summary = Diagnostics(
         n_runs=n,
         n_parameters=rank,
@@ -138,8 +140,8 @@ def diagnose(fitted: Any, matrix: Matrix, runs: pd.DataFrame) -> tuple[Diagnosti
         shapiro_p=float(stats.shapiro(residual).pvalue) if n <= _SHAPIRO_MAX else np.nan,
         skewness=float(stats.skew(residual)),
         excess_kurtosis=float(stats.kurtosis(residual)),
-        breusch_pagan_p=float(het_breuschpagan(residual, matrix)[1]),
-        durbin_watson=float(durbin_watson(residual[order])),
+        breusch_pagan_p=breusch_pagan_p(residual, matrix, rank),
+        durbin_watson=durbin_watson(residual, runs),
         max_cooks_distance=float(np.nanmax(cooks)),
         lack_of_fit_p=lack_of_fit_p(observed, residual, configurations(runs), n - rank),
     )
@@ -155,6 +157,26 @@ def condition_number(matrix: Matrix) -> float:
     singular = np.linalg.svd(matrix / np.where(norms > 0, norms, 1.0), compute_uv=False)
     lacks_rank = singular[-1] <= 1e-6 * singular[0]
     return float("inf") if lacks_rank else float(singular[0] / singular[-1])
+
+
+def breusch_pagan_p(residual: Matrix, matrix: Matrix, rank: int) -> float:
+    """Return the p-value of the Breusch-Pagan test, studentized by Koenker.
+
+    Koenker, Journal of Econometrics 17 (1981) 107-112. The p-value of statsmodels takes each column
+    for a degree of freedom, also those that depend on others.
+    """
+    statistic = het_breuschpagan(residual, matrix)[0]
+    return float(stats.chi2.sf(statistic, rank - 1))
+
+
+def durbin_watson(residual: Matrix, runs: pd.DataFrame) -> float:
+    """Return the Durbin-Watson statistic of neighbours in run order: one campaign, one machine.
+
+    Durbin and Watson, Biometrika 37 (1950) 409-428. NaN without neighbours.
+    """
+    table = runs[[*PLACE, "position"]].assign(residual=residual)
+    steps = table.sort_values("position", kind="stable").groupby(PLACE)["residual"].diff()
+    return float((steps**2).sum(min_count=1) / (residual @ residual))
 
 
 def lack_of_fit_p(
@@ -187,7 +209,7 @@ def baseline_noise(runs: pd.DataFrame, metric: str, alpha: float) -> BaselineNoi
     positions = runs.groupby("campaign")["position"]
     first, last = positions.transform("min"), positions.transform("max")
     progress = ((runs["position"] - first) / (last - first))[baseline.index].to_numpy()
-    place = baseline.groupby(["campaign", "machine"]).ngroup().to_numpy()
+    place = baseline.groupby(PLACE).ngroup().to_numpy()
     levels = [(place == number).astype(np.float64) for number in np.unique(place)]
     drifts = [
         np.where(level > 0, progress, 0.0)

@@ -1,9 +1,9 @@
 """The design matrix of the energy model: which terms there are and how levels become columns.
 
 The terms are fixed before any data are seen: the main effects of the factors, momentum nested in
-the optimizers that use it, two interactions, machines as blocks, and run order and start
-temperature as covariates. Only the number of runs and the levels that occur decide which of them
-can be fitted; the response never does.
+the optimizers that use it, two interactions, machines and campaigns as blocks, and run order within
+each campaign and start temperature as covariates. Only the number of runs and the levels that occur
+decide which of them can be fitted; the response never does.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from green_screen.analysis.coding import (
 from green_screen.analysis.runs import EFFECTIVE
 from green_screen.space import Space
 
+# Columns whose values each have a level of their own.
+BLOCKS = (MACHINE, "campaign")
+
 # Main effects in the order in which they are given up last: what is known to move energy first.
 MAIN_EFFECTS = (
     "batch_size",
@@ -70,7 +73,8 @@ class Design:
         terms: In the order of the columns, after the intercept.
         codings: Factor -> coding; ``optimizer_momentum`` has one for each optimizer, under
             ``optimizer_momentum(<optimizer>)``.
-        covariates: Term name -> covariate.
+        covariates: Name -> covariate; of several campaigns each has a run order of its own, under
+            ``run_order(<campaign>)``.
     """
 
     terms: tuple[Term, ...]
@@ -96,8 +100,8 @@ class Design:
     def matrix(self, runs: pd.DataFrame) -> Matrix:
         """Return the model matrix of `runs`, NaN in the columns of a level that is unknown.
 
-        An unknown machine counts as the average of the known ones, like an unknown covariate:
-        they are held constant, not predicted for.
+        An unknown machine or campaign counts as the average of the known ones, like an unknown
+        covariate: they are held constant, not predicted for.
         """
         blocks = [np.ones((len(runs), 1)), *(self._block(term, runs) for term in self.terms)]
         return np.hstack(blocks)
@@ -118,7 +122,7 @@ class Design:
         blocks = [np.ones((1, 1))]
         for term in self.terms:
             if term.kind == "covariate":
-                blocks.append(np.zeros((1, 1)))
+                blocks.append(np.zeros((1, len(term.factors))))
             elif term.kind == "interaction":
                 first, second = (self._marginal(f, fixed, over or {}) for f in term.factors)
                 blocks.append(products(first, second))
@@ -134,7 +138,7 @@ class Design:
 
     def _labels(self, term: Term) -> list[str]:
         if term.kind == "covariate":
-            return [term.name]
+            return list(term.factors)
         if term.kind == "nested":
             return [
                 f"{nested_name(nest)}[{level}]"
@@ -151,15 +155,24 @@ class Design:
 
     def _block(self, term: Term, runs: pd.DataFrame) -> Matrix:
         if term.kind == "covariate":
-            covariate = self.covariates[term.name]
-            return covariate.encode(runs[covariate.column])
+            return np.hstack([self._covariate(name, runs) for name in term.factors])
         if term.kind == "nested":
             return np.hstack([self._nested(nest, runs) for nest in self.nests()])
-        encoded = [self.codings[f].encode(runs[factor_column(f)]) for f in term.factors]
         if term.kind == "block":
-            unknown = np.isnan(encoded[0]).any(axis=1)
-            encoded[0][unknown] = self.codings[term.factors[0]].mean()
+            coding = self.codings[term.name]
+            block = coding.encode(runs[term.name])
+            block[np.isnan(block).any(axis=1)] = coding.mean()
+            return block
+        encoded = [self.codings[f].encode(runs[factor_column(f)]) for f in term.factors]
         return encoded[0] if len(encoded) == 1 else products(*encoded)
+
+    def _covariate(self, name: str, runs: pd.DataFrame) -> Matrix:
+        covariate = self.covariates[name]
+        values = runs[covariate.column]
+        if (campaign := _campaign_of(name)) is not None:
+            # To the runs of others it says nothing, so they count as average.
+            values = values.where(runs["campaign"] == campaign)
+        return covariate.encode(values)
 
     def _nested(self, nest: str, runs: pd.DataFrame) -> Matrix:
         coding = self.codings[nested_name(nest)]
@@ -234,11 +247,13 @@ def build_design(
 
 def _candidates(codings: Mapping[str, Coding], covariates: Mapping[str, Covariate]) -> list[Term]:
     """Return the terms of the pre-stated model; what is given up first comes last."""
-    found = [Term(MACHINE, "block", (MACHINE,))] if MACHINE in codings else []
+    found = [Term(name, "block", (name,)) for name in BLOCKS if name in codings]
     found += [Term(f, "main", (f,)) for f in MAIN_EFFECTS if f in codings]
     if any(map(nest_of, codings)):
         found.append(Term(nested_name("optimizer"), "nested", ("optimizer", MOMENTUM)))
-    found += [Term(name, "covariate", (name,)) for name in covariates]
+    for name in (RUN_ORDER, START_TEMPERATURE):
+        if parts := tuple(part for part in covariates if part.partition("(")[0] == name):
+            found.append(Term(name, "covariate", parts))
     found += [
         Term(interaction_name(pair), "interaction", pair)
         for pair in INTERACTIONS
@@ -269,11 +284,15 @@ def _codings(runs: pd.DataFrame, kind: CodingKind) -> tuple[dict[str, Coding], l
     codings: dict[str, Coding] = {}
     statements: list[str] = []
     reference = _references(runs)
-    for factor in (MACHINE, *MAIN_EFFECTS):
+    for block in BLOCKS:
+        levels = tuple(sorted(set(runs[block])))
+        if len(levels) > 1:
+            codings[block] = Coding(levels, levels[0], kind)
+    for factor in MAIN_EFFECTS:
         levels = sort_levels(factor, set(runs[factor_column(factor)]))
         if len(levels) > 1:
             codings[factor] = Coding(levels, _pick(reference.get(factor), levels), kind)
-        elif levels and factor != MACHINE:
+        elif levels:
             statements.append(
                 f"{factor}: cannot be estimated, all usable runs have the level {levels[0]}"
             )
@@ -313,21 +332,35 @@ def _covariates(runs: pd.DataFrame, statements: list[str]) -> dict[str, Covariat
     found: dict[str, Covariate] = {}
     for term, column in ((RUN_ORDER, "position"), (START_TEMPERATURE, names.START_TEMPERATURE_C)):
         values = runs[column].dropna()
-        spread = float(values.max() - values.min()) if len(values) else 0.0
+        missing = f"{column} is missing in {len(runs) - len(values)} of {len(runs)} runs"
         if len(values) < len(runs) / 2:
-            statements.append(
-                f"{term}: not held constant, {column} is missing in {len(runs) - len(values)} of "
-                f"{len(runs)} runs"
-            )
-        elif spread > 0:
-            if len(values) < len(runs):
-                statements.append(
-                    f"{term}: {column} is missing in {len(runs) - len(values)} of {len(runs)} "
-                    f"runs, which count as average"
-                )
+            statements.append(f"{term}: not held constant, {missing}")
+            continue
+        # A degree is the same in every campaign; the tenth run of one has no more to do with the
+        # tenth of another than any two of their runs.
+        apart = _by_campaign(values, runs) if term == RUN_ORDER else {term: values}
+        for name, part in apart.items():
             # The effect is then that of going from the lowest value to the highest.
-            found[term] = Covariate(column, float(values.mean()), spread)
+            spread = float(part.max() - part.min())
+            if spread > 0:
+                found[name] = Covariate(column, float(part.mean()), spread)
+        if len(values) < len(runs) and any(name in found for name in apart):
+            statements.append(f"{term}: {missing}, which count as average")
     return found
+
+
+def _by_campaign(values: pd.Series[float], runs: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    campaigns = runs["campaign"].reindex(values.index)
+    if campaigns.nunique() < 2:
+        return {RUN_ORDER: values}
+    parts = values.groupby(campaigns, sort=False)
+    return {f"{RUN_ORDER}({campaign})": part for campaign, part in parts}
+
+
+def _campaign_of(name: str) -> str | None:
+    """Return the campaign that a run order is of; ``None`` for a covariate of all runs."""
+    _, nested, campaign = name.partition("(")
+    return campaign.removesuffix(")") if nested else None
 
 
 def _coincidence(term: Term, design: Design) -> str:

@@ -278,7 +278,7 @@ def covariates_table(analysis: EnergyAnalysis) -> Table:
         ),
         rows=tuple(
             (
-                str(row["covariate"]),
+                _short_id(row["covariate"]),
                 number(row["span"]),
                 number(row["ratio"]),
                 interval(row["ci_low"], row["ci_high"]),
@@ -288,6 +288,12 @@ def covariates_table(analysis: EnergyAnalysis) -> Table:
         ),
         folded=True,
     )
+
+
+def _short_id(covariate: str) -> str:
+    """Return a covariate's name with the first eight characters of the campaign it is of."""
+    name, nested, campaign = covariate.partition("(")
+    return f"{name} ({campaign.removesuffix(')')[:8]})" if nested else name
 
 
 def break_even(findings: Findings) -> Table | Text:

@@ -107,6 +107,17 @@ class UsableRuns:
         return cls(runs=runs[~out].reset_index(drop=True), excluded=excluded.reset_index(drop=True))
 
 
+def in_run_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs as they were made: the campaign that began first, by position, then the next.
+
+    Run ids, by which campaigns are read, say nothing of time.
+    """
+    began = runs.groupby("campaign")["start_time"].transform("min")
+    # By id too: of campaigns that began in the same millisecond the runs must not be mixed.
+    ordered = runs.assign(began=began).sort_values(["began", "campaign", "position"])
+    return ordered.drop(columns="began")
+
+
 def usable_runs(runs: pd.DataFrame, response: Response) -> UsableRuns:
     """Apply :data:`EXCLUSION_RULE`; every run is either used or listed with its reason."""
     same = MEASURED_TASK if response.unit == "J" else TASK
@@ -152,7 +163,7 @@ def exclusion_reasons(
     exclude(~(np.isfinite(runs[positive]) & (runs[positive] > 0)), f"{positive} not positive")
     if whole:
         exclude(runs["incomplete"].str.lower() == "true", "a part of the run was not measured")
-    candidates = runs[reason == ""]
+    candidates = in_run_order(runs[reason == ""])
     if not candidates.empty:
         most = _most_frequent(candidates, same)
         for column, value in most.items():

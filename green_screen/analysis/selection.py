@@ -15,6 +15,7 @@ from green_screen.analysis.responses import (
     COMPARABLE_RULE,
     UsableRuns,
     exclusion_reasons,
+    in_run_order,
 )
 from green_screen.analysis.runs import (
     EFFECTIVE,
@@ -41,7 +42,7 @@ class Selection:
     """A configuration chosen by a rule.
 
     Attributes:
-        run_id: A run of the chosen configuration: the first one in the campaign.
+        run_id: A run of the chosen configuration: the earliest one.
         run_name: Its name.
         objective: The rule's name.
         rule: The whole rule in words, ties included.
@@ -91,10 +92,10 @@ def select(
     """
     rule = rule_text(objective, energy_budget_j, min_accuracy, energy_metric)
     usable = UsableRuns.split(runs, _reasons(runs, energy_metric))
-    eligible = usable.runs.assign(
+    eligible = in_run_order(usable.runs).assign(
         configuration=lambda frame: configurations(frame), energy_j=lambda f: f[energy_metric]
     )
-    groups = eligible.sort_values(["campaign", "position"]).groupby("configuration", sort=False)
+    groups = eligible.groupby("configuration", sort=False)
     effective = [EFFECTIVE + factor for factor in FACTOR_NAMES]
     firsts = ["run_id", "run_name", *effective, *(REQUESTED + factor for factor in FACTOR_NAMES)]
     table = groups[firsts].first()

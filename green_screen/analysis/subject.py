@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
+from green_screen.analysis.responses import in_run_order
 from green_screen.analysis.runs import REQUESTED, CampaignError, config_of, read_epochs, read_runs
 from green_screen.analysis.tradeoff import accuracy_candidates, energy_to_accuracy
 from green_screen.options import AnalyzeOptions, TrainOptions
@@ -24,8 +26,9 @@ class Subject:
     """Runs to analyse and their campaigns.
 
     Attributes:
-        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`.
-        campaigns: The parent runs, in the order of `runs`.
+        runs: Rows of :func:`~green_screen.analysis.runs.read_runs`, in the order of
+            :func:`~green_screen.analysis.responses.in_run_order`.
+        campaigns: The parent runs, the one that began first before the others.
     """
 
     runs: pd.DataFrame
@@ -38,8 +41,11 @@ class Subject:
 
     @property
     def run_id(self) -> str:
-        """The campaign's run id; of several, all ids, joined by commas."""
-        return ",".join(campaign.info.run_id for campaign in self.campaigns)
+        """The campaign's run id; of several, all ids, joined by commas.
+
+        They are sorted: final runs and options of earlier analyses are found by this text.
+        """
+        return ",".join(sorted(campaign.info.run_id for campaign in self.campaigns))
 
     @property
     def country(self) -> str:
@@ -95,21 +101,28 @@ def read_subject(options: AnalyzeOptions) -> Subject:
         CampaignError: There is no such campaign, or it has no runs.
         StoreUnavailableError: The tracking server stayed away.
     """
-    runs = tracking.patiently(
+    found = tracking.patiently(
         lambda: read_runs(
             sweep=options.sweep, experiment=options.experiment, filter_string=options.filter
         )
     )
-    campaigns = tuple(tracking.read_run(found) for found in runs["campaign"].unique() if found)
+    runs = in_run_order(found).reset_index(drop=True)
+    campaigns = tuple(tracking.read_run(run_id) for run_id in runs["campaign"].unique() if run_id)
     if not campaigns:
         raise CampaignError(f"none of the {len(runs)} runs found belongs to a campaign")
     return Subject(runs=runs, campaigns=campaigns)
 
 
 def baseline_config(runs: pd.DataFrame) -> TrainingConfig:
-    """Return the requested configuration of the campaign's baseline, or the published one."""
-    baselines = runs[runs["kind"] == names.KIND_BASELINE]
-    if baselines.empty:
+    """Return the requested configuration of the campaign's baseline, or the published one.
+
+    Of campaigns with different baselines it is the one that was run most often, of equally many the
+    earliest.
+    """
+    baselines = in_run_order(runs[runs["kind"] == names.KIND_BASELINE])
+    levels = (baselines[REQUESTED + factor] for factor in FACTOR_NAMES)
+    counts = Counter(zip(*levels, strict=True))
+    if not counts:
         return Space.load().baseline
-    first = baselines.iloc[0]
-    return config_of({factor: str(first[REQUESTED + factor]) for factor in FACTOR_NAMES})
+    most = max(counts, key=lambda config: counts[config])  # the first of several
+    return config_of(dict(zip(FACTOR_NAMES, most, strict=True)))

@@ -43,6 +43,7 @@ class SimulatedCampaign:
     epochs: int = 5
     noise: float = 0.03
     drift: float = 1.0
+    start_ms: int = 1_700_000_000_000
     baseline_energy_j: float = 50_000.0
     effects: dict[str, dict[str, float]] = field(default_factory=lambda: KNOWN_EFFECTS)
     momentum: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -182,7 +183,7 @@ class SimulatedCampaign:
             tags[names.TAG_INVALID_REASON] = "shared GPU"
         if position in self.diverged:
             tags[names.TAG_DIVERGED] = "true"
-        start = 1_700_000_000_000 + position * 600_000
+        start = self.start_ms + position * 600_000
         return _entity(run_name, status, start, metrics, params, tags, position)
 
     def _metrics(

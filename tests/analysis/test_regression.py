@@ -4,11 +4,13 @@ import pytest
 import statsmodels.formula.api as smf
 from simulated_campaign import KNOWN_EFFECTS, SimulatedCampaign, null_campaign, several
 from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.diagnostic import het_breuschpagan
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.stattools import durbin_watson as plain_durbin_watson
 
 from green_screen import names
 from green_screen.analysis.anova import anova_table, holm, type_two
-from green_screen.analysis.diagnostics import condition_number
+from green_screen.analysis.diagnostics import breusch_pagan_p, condition_number, durbin_watson
 from green_screen.analysis.model_matrix import MAIN_EFFECTS, build_design
 from green_screen.analysis.regression import fit_energy_model
 
@@ -200,6 +202,55 @@ def test_each_machine_and_campaign_drifts_in_its_own_way():
     assert alone.n_drifts == 1 and alone.drift_low <= 1.6 <= alone.drift_high
 
 
+def test_the_order_of_runs_is_one_within_a_campaign():
+    up = SimulatedCampaign(seed=1, n_runs=90, drift=1.6)
+    down = SimulatedCampaign(seed=2, n_runs=60, drift=1 / 1.6)
+    analysis = fit_energy_model(several(up, down), **FAST)
+    drifts = analysis.covariates.set_index("covariate")
+    assert drifts.loc["run_order(campaign0)", "ratio"] == pytest.approx(1.6, rel=0.05)
+    assert drifts.loc["run_order(campaign1)", "ratio"] == pytest.approx(1 / 1.6, rel=0.05)
+    assert drifts.loc["run_order(campaign1)", "span"] == 66
+    # One slope for both would be neither, and what it misses would count as noise.
+    assert analysis.diagnostics.residual_sd_percent < 4
+    assert analysis.anova.set_index("term").loc["run_order", "df"] == 2
+    assert 1.5 < analysis.diagnostics.durbin_watson < 2.5
+
+
+def test_runs_of_no_campaign_have_an_order_of_their_own_too():
+    frame = several(SimulatedCampaign(seed=1, drift=1.5), SimulatedCampaign(seed=2))
+    frame["campaign"] = frame["campaign"].replace("campaign0", "")
+    drifts = fit_energy_model(frame, **FAST).covariates.set_index("covariate")["ratio"]
+    assert drifts["run_order()"] == pytest.approx(1.5, rel=0.05)
+    assert drifts["run_order(campaign1)"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_neighbours_in_time_are_those_of_a_campaign_and_a_machine():
+    frame = several(SimulatedCampaign(n_runs=20), SimulatedCampaign(n_runs=20, machine="B"))
+    residual = np.random.default_rng(0).normal(size=len(frame))
+    first = (frame["campaign"] == "campaign0").to_numpy()
+    sums = [plain_durbin_watson(residual[w]) * np.sum(residual[w] ** 2) for w in (first, ~first)]
+    # Each campaign's own, whatever the order of the rows; a step from one to the other is none.
+    mixed = np.random.default_rng(1).permutation(len(frame))
+    found = durbin_watson(residual[mixed], frame.iloc[mixed])
+    assert found == pytest.approx(sum(sums) / np.sum(residual**2))
+    assert durbin_watson(residual[first], frame[first]) == pytest.approx(
+        plain_durbin_watson(residual[first])
+    )
+    assert np.isnan(durbin_watson(residual, frame.assign(machine=frame["run_id"])))
+
+
+@pytest.mark.filterwarnings("ignore::statsmodels.tools.sm_exceptions.SingularMatrixWarning")
+def test_the_breusch_pagan_test_counts_what_can_be_told_apart():
+    rng = np.random.default_rng(3)
+    full = np.column_stack([np.ones(60), rng.normal(size=(60, 3))])
+    residual = rng.normal(size=60) * (1 + np.abs(full[:, 1]))
+    expected = het_breuschpagan(residual, full)[1]
+    assert breusch_pagan_p(residual, full, 4) == pytest.approx(expected)
+    twice = np.column_stack([full, full[:, 1:]])
+    assert breusch_pagan_p(residual, twice, 4) == pytest.approx(expected)
+    assert het_breuschpagan(residual, twice)[1] > 2 * expected
+
+
 def test_parameters_that_cannot_be_told_apart_have_no_finite_condition_number():
     one = np.column_stack([np.ones(4), [1.0, 1.0, -1.0, -1.0]])
     assert condition_number(one) == pytest.approx(1.0)
@@ -259,6 +310,13 @@ def test_of_equally_many_the_measured_runs_are_used():
     measured = SimulatedCampaign(seed=2, n_runs=60)
     analysis = fit_energy_model(several(estimated, measured), **FAST)
     assert set(analysis.runs["energy_source"]) == {names.SOURCE_COUNTER}
+
+
+def test_of_equally_many_the_earlier_campaign_is_used():
+    late = SimulatedCampaign(seed=1, n_runs=60, dataset="cifar10")
+    early = SimulatedCampaign(seed=2, n_runs=60, start_ms=late.start_ms - 1)
+    used = fit_energy_model(several(late, early), **FAST).runs
+    assert set(used["campaign"]) == {"campaign1"}
 
 
 def test_runs_of_other_lengths_are_left_out_of_whole_run_responses_alone():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from simulated_campaign import SimulatedCampaign
+from simulated_campaign import SimulatedCampaign, several, with_changes
 
 from green_screen import names
 from green_screen.analysis.selection import OBJECTIVES, SelectionError, rule_text, select
@@ -91,6 +91,17 @@ def test_equals_are_decided_by_energy_then_order(runs):
     put(runs, 3, 0.99, 400.0)
     put(runs, 9, 0.99, 400.0)
     assert select(runs, "accuracy").run_id == runs.loc[3, "run_id"]
+
+
+def test_of_equals_in_several_campaigns_the_earlier_one_is_chosen():
+    late = SimulatedCampaign(seed=1, n_runs=10)
+    early = with_changes(late, start_ms=late.start_ms - 86_400_000)
+    runs = several(late, early)
+    for row in (3, 15):
+        put(runs, row, 0.99, 400.0)
+    # By id the other campaign would come first.
+    assert runs.loc[[3, 15], "campaign"].tolist() == ["campaign0", "campaign1"]
+    assert select(runs, "accuracy").run_id == runs.loc[15, "run_id"]
 
 
 def test_an_incomplete_rule_is_refused(runs):
