@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from green_screen import names
+from green_screen.analysis.histories import read_histories
 from green_screen.analysis.paging import search_all
 from green_screen.space import FACTOR_NAMES, TrainingConfig
 
@@ -199,19 +200,14 @@ def read_epochs(
 ) -> pd.DataFrame:
     """Return the metric histories of a few runs: one row a run and epoch.
 
-    Each metric of each run is one request, so ask for the runs that a figure needs.
+    Ask for the runs that a figure needs: histories are by far the largest part of a store.
 
     Returns:
         Columns ``run_id`` (text), ``epoch`` (int, from 0) and each of `metrics` (float, NaN where
         it was not logged).
     """
     client = client or MlflowClient()
-    records = [
-        (run_id, entry.step, metric, entry.value)
-        for run_id in run_ids
-        for metric in metrics
-        for entry in client.get_metric_history(run_id, metric)
-    ]
+    records = read_histories(client, run_ids, metrics)
     long = pd.DataFrame(records, columns=["run_id", "epoch", "metric", "value"])
     # A resumed run may have logged a step twice; the later value stands.
     wide = long.drop_duplicates(["run_id", "epoch", "metric"], keep="last").pivot(

@@ -10,10 +10,12 @@ import urllib.request
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
 
 from green_screen import names
+from green_screen.analysis import histories
 from green_screen.analysis.paging import search_all
 from green_screen.analysis.regression import fit_energy_model
 from green_screen.analysis.runs import (
@@ -213,3 +215,62 @@ def test_runs_of_the_same_moment_are_all_read(server, monkeypatch):
     monkeypatch.setattr("green_screen.analysis.paging.PAGE", 10)
     found = search_all(client, [experiment], "")
     assert len(found) == 50 and {run.info.run_id for run in found} == made
+
+
+@pytest.fixture
+def one_by_one(store):
+    client, _ = store
+    runs = read_runs(sweep="small", client=client)
+    wanted = list(runs["run_id"])
+    metrics = [names.VAL_ACCURACY, names.EPOCH_ENERGY_J]
+    values = {
+        (run_id, metric): [
+            (value.step, value.value) for value in client.get_metric_history(run_id, metric)
+        ]
+        for run_id in wanted
+        for metric in metrics
+    }
+    return wanted, metrics, values
+
+
+def values_of(entries, run_ids, metrics):
+    found = {(run_id, metric): [] for run_id in run_ids for metric in metrics}
+    for run_id, step, metric, value in entries:
+        found[run_id, metric].append((step, value))
+    return found
+
+
+@pytest.mark.parametrize("through_server", [False, True])
+def test_histories_of_many_runs_at_once_are_those_of_each(
+    store, server, one_by_one, monkeypatch, through_server
+):
+    client = MlflowClient(server) if through_server else store[0]
+    wanted, metrics, values = one_by_one
+    monkeypatch.setattr(histories, "RUNS_A_REQUEST", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_metric_history", None)
+        together = histories.read_histories(client, wanted, metrics)
+    assert values_of(together, wanted, metrics) == values
+    # Answers that may be cut off are asked for again, in parts; at last run by run.
+    for most in (7, 3, 2):
+        monkeypatch.setattr(histories, "MAX_VALUES", most)
+        parts = histories.read_histories(client, wanted, metrics)
+        assert values_of(parts, wanted, metrics) == values
+
+
+def test_histories_without_the_route_are_read_one_by_one(server, one_by_one, monkeypatch):
+    wanted, metrics, values = one_by_one
+    monkeypatch.setattr(histories, "_ROUTE", "/ajax-api/2.0/mlflow/no-such-route")
+    found = histories.read_histories(MlflowClient(server), wanted, metrics)
+    assert values_of(found, wanted, metrics) == values
+
+
+def test_an_outage_is_no_reason_to_ask_for_each_history(store, monkeypatch):
+    client, _ = store
+
+    def away(*arguments):
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(histories, "_from_store", away)
+    with pytest.raises(MlflowException, match="connection refused"):
+        histories.read_histories(client, ["0" * 32], [names.LOSS])
