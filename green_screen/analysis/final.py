@@ -26,9 +26,6 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     names.EMISSIONS_TOTAL_KG_CO2EQ: ("emissions, estimate", "kg CO2eq"),
 }
 
-# Sums over the run's parts: they lack what an incomplete measurement lacks.
-_SUMS = (names.ENERGY_TOTAL_J, names.EMISSIONS_TOTAL_KG_CO2EQ)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -61,7 +58,8 @@ class FinalComparison:
             (``baseline`` or ``selected``) and ``pair`` (from 0).
         energy_metric: The energy of the headline.
         ratios: Metric of :data:`QUANTITIES` -> selected over baseline.
-        means: Metric -> role -> arithmetic mean over the same pairs; NaN without any.
+        means: Metric -> role -> arithmetic mean over the same pairs, that of the test accuracy too;
+            NaN without any.
         accuracy_difference: Test accuracy, selected minus baseline, as a fraction.
         statements: What is missing, and why.
     """
@@ -98,8 +96,8 @@ def compare(
     """Compare the two configurations by their pairs of final runs.
 
     A pair counts for a quantity if both of its runs finished with a valid measurement and have it;
-    for a sum over the whole run if no part of it is missing; and for anything but the duration if
-    both energies come from one source. An accuracy needs no measurement. Ratios are compared on the
+    and for anything but the duration if both energies come from one source. An accuracy needs no
+    measurement. Ratios are compared on the
     log scale: the geometric mean of the pairs' ratios with the paired t interval, transformed back.
     Accuracies are compared by the mean of the pairs' differences with the paired t interval.
 
@@ -123,12 +121,6 @@ def compare(
             f"{len(bad)} of {len(runs)} final runs have an invalid measurement and do not count "
             f"for energies: {reasons}."
         )
-    incomplete = valid & (runs["incomplete"].str.lower() == "true")
-    if incomplete.any():
-        statements.append(
-            f"{incomplete.sum()} of {len(runs)} final runs were measured in part and do not count "
-            f"for sums over the whole run: {', '.join(runs.loc[incomplete, 'run_name'])}."
-        )
     mixed = valid & _of_mixed_sources(runs[valid]).reindex(runs.index, fill_value=False)
     if mixed.any():
         sources = " and ".join(sorted(set(runs.loc[mixed, "energy_source"])))
@@ -139,12 +131,10 @@ def compare(
     ratios, means = {}, {}
     for metric in QUANTITIES:
         usable = valid & (runs[metric] > 0)
-        if metric in _SUMS:
-            usable &= ~incomplete
         if metric != names.DURATION_S:
             usable &= ~mixed
         pairs = _pairs(runs[usable], metric)
-        means[metric] = {role: float(pairs[role].mean()) for role in (BASELINE, SELECTED)}
+        means[metric] = _means(pairs)
         logs = np.log(pairs[SELECTED].to_numpy() / pairs[BASELINE].to_numpy())
         estimate = paired_t(logs, alpha)
         ratios[metric] = Estimate(
@@ -154,14 +144,11 @@ def compare(
             pairs=estimate.pairs,
         )
     accuracy = _pairs(runs[finished], names.TEST_ACCURACY)
+    means[names.TEST_ACCURACY] = _means(accuracy)
     difference = paired_t((accuracy[SELECTED] - accuracy[BASELINE]).to_numpy(), alpha)
-    both = set(runs["role"]) == {BASELINE, SELECTED}
-    if both and min(ratios[energy_metric].pairs, difference.pairs) < 2:
-        statements.append(
-            "An interval needs at least 2 usable pairs of final runs, but there is "
-            f"{ratios[energy_metric].pairs} for the energy and {difference.pairs} for the "
-            "accuracy: the differences may be noise."
-        )
+    if set(runs["role"]) == {BASELINE, SELECTED}:
+        compared = {"energy": ratios[energy_metric], "test accuracy": difference}
+        statements += [_too_few(what, e.pairs) for what, e in compared.items() if e.pairs < 2]
     return FinalComparison(
         runs=runs,
         energy_metric=energy_metric,
@@ -190,6 +177,19 @@ def _pairs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return one row a complete pair, columns ``baseline`` and ``selected``."""
     table = runs.pivot(index="pair", columns="role", values=metric)
     return table.reindex(columns=[BASELINE, SELECTED]).dropna()
+
+
+def _means(pairs: pd.DataFrame) -> dict[str, float]:
+    return {role: float(pairs[role].mean()) for role in (BASELINE, SELECTED)}
+
+
+def _too_few(what: str, pairs: int) -> str:
+    if pairs == 0:
+        return f"No pair of final runs counts for the {what}: its difference is not known."
+    return (
+        f"One pair of final runs counts for the {what}, and an interval needs at least 2: its "
+        "difference may be noise."
+    )
 
 
 def _of_mixed_sources(runs: pd.DataFrame) -> pd.Series[bool]:

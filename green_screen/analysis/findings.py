@@ -109,20 +109,21 @@ def headline(findings: Findings) -> str:
     energy = _energy_text(ratio.value, estimated=final.source in NO_MEASUREMENT)
     if not ratio.has_interval:
         return (
-            f"In one run each, the selected configuration trained with {energy} "
-            f"baseline{_accuracy_text(accuracy)}. One pair of runs has no interval: the difference "
-            "may be noise."
+            f"The selected configuration trained with {energy} baseline in one run each"
+            f"{_accuracy_text(accuracy)}.{_without_interval(final)}"
         )
     if ratio.low <= 1 <= ratio.high:
         return (
             "The final runs show no difference in energy between the selected configuration and "
             f"the baseline: the ratio is {number(ratio.value)} (95 % interval "
             f"{interval(ratio.low, ratio.high)}){_accuracy_text(accuracy)}."
+            f"{_without_interval(final)}"
         )
     bounds = sorted((abs(1 - ratio.low), abs(1 - ratio.high)))
     return (
         f"The selected configuration trains with {energy} baseline (95 % interval "
         f"{share(bounds[0])} to {share(bounds[1])}){_accuracy_text(accuracy)}."
+        f"{_without_interval(final)}"
     )
 
 
@@ -160,6 +161,18 @@ def _accuracy_text(difference: Estimate) -> str:
     word = "higher" if points > 0 else "lower"
     more = f" ({bounds})" if difference.has_interval else ""
     return f", at a test accuracy {_points(points)} percentage points {word}{more}"
+
+
+def _without_interval(final: FinalComparison) -> str:
+    """Return a sentence on what rests on one pair alone; nothing if all have an interval."""
+    compared = {"energy": final.energy_ratio, "test accuracy": final.accuracy_difference}
+    lacking = [what for what, e in compared.items() if e.pairs and not e.has_interval]
+    if not lacking:
+        return ""
+    return (
+        f" One pair of runs has no interval: the difference in {' and '.join(lacking)} may be "
+        "noise."
+    )
 
 
 def _points(points: float) -> str:

@@ -97,12 +97,18 @@ def _result(findings: Findings) -> Section:
 def _key_figures(final: FinalComparison) -> KeyFigures:
     ratio, accuracy = final.energy_ratio, final.accuracy_difference
     means = final.means[final.energy_metric]
-    base, chosen = final.of(BASELINE), final.of(SELECTED)
+    accuracies = final.means[names.TEST_ACCURACY]
     estimate = ", estimate" if final.source in NO_MEASUREMENT else ""
     none = "one pair of runs: no interval"
     measured = accuracy.pairs > 0
-    saved = f"95 % interval {interval(100 * (1 - ratio.high), 100 * (1 - ratio.low))} %"
-    gained = f"95 % interval {interval(100 * accuracy.low, 100 * accuracy.high, 2)}"
+    saved = (
+        f"95 % interval {interval(100 * (1 - ratio.high), 100 * (1 - ratio.low))} %, "
+        f"{ratio.pairs} pairs"
+    )
+    gained = (
+        f"95 % interval {interval(100 * accuracy.low, 100 * accuracy.high, 2)}, "
+        f"{accuracy.pairs} pairs"
+    )
     return KeyFigures(
         (
             KeyFigure(
@@ -116,9 +122,9 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
                 gained if accuracy.has_interval else none if measured else "",
             ),
             KeyFigure(
-                percent(chosen[names.TEST_ACCURACY].mean()),
+                percent(accuracies[SELECTED]),
                 "Test accuracy, selected",
-                f"baseline {percent(base[names.TEST_ACCURACY].mean())}",
+                f"baseline {percent(accuracies[BASELINE])}",
             ),
             KeyFigure(
                 energy(means[SELECTED]),

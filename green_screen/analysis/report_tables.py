@@ -30,7 +30,7 @@ MAX_ROWS = 200
 
 def final_table(final: FinalComparison) -> Table:
     """Return the table of the final comparison."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for metric, (label, unit) in QUANTITIES.items():
         estimate = final.ratios[metric]
         rows.append(
@@ -44,6 +44,18 @@ def final_table(final: FinalComparison) -> Table:
                 interval(estimate.low, estimate.high),
             )
         )
+    accuracy, accuracies = final.accuracy_difference, final.means[names.TEST_ACCURACY]
+    rows.append(
+        (
+            "test accuracy (difference)",
+            "%",
+            str(accuracy.pairs),
+            number(100 * accuracies[BASELINE]),
+            number(100 * accuracies[SELECTED]),
+            number(100 * accuracy.value, 2),
+            interval(100 * accuracy.low, 100 * accuracy.high, 2),
+        )
+    )
     return Table(
         caption=f"Final runs of {_epochs_of(final.runs)}: means over the pairs of runs that count",
         columns=(
@@ -52,7 +64,7 @@ def final_table(final: FinalComparison) -> Table:
             Column("Pairs", numeric=True),
             Column("Baseline", numeric=True),
             Column("Selected", numeric=True),
-            Column("Ratio", numeric=True),
+            Column("Ratio, or difference", numeric=True),
             Column("95 % interval", numeric=True),
         ),
         rows=tuple(rows),

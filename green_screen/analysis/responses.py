@@ -24,7 +24,7 @@ class Response:
         unit: Its unit.
         label: What it is, for a title or an axis.
         whole_run: Whether it is of the whole run: then runs of another number of epochs cannot be
-            compared by it, nor runs of which a part was not measured.
+            compared by it.
     """
 
     name: str
@@ -82,8 +82,7 @@ COMPARABLE_RULE = (
 EXCLUSION_RULE = (
     "A run is left out, for the first of these reasons that holds: it did not finish; its "
     "effective configuration was not logged; its measurement is tagged invalid; the response is "
-    "missing (NaN) or not positive; for responses of the whole run, a part of it was not measured; "
-    f"it cannot be compared with most runs. {COMPARABLE_RULE}"
+    f"missing (NaN) or not positive; it cannot be compared with most runs. {COMPARABLE_RULE}"
 )
 
 
@@ -125,7 +124,6 @@ def usable_runs(runs: pd.DataFrame, response: Response) -> UsableRuns:
         runs,
         positive=response.metric,
         same=(*same, "epochs") if response.whole_run else same,
-        whole=response.whole_run,
     )
     return UsableRuns.split(runs, reason)
 
@@ -136,7 +134,6 @@ def exclusion_reasons(
     positive: str,
     known: Sequence[str] = (),
     same: Sequence[str] = TRAINING,
-    whole: bool = False,
 ) -> pd.Series[str]:
     """Return for each run why it takes no part in a comparison; an empty text if it does.
 
@@ -145,7 +142,6 @@ def exclusion_reasons(
         positive: The metric that is compared: it must be there and above 0.
         known: Metrics that must be there too.
         same: Columns in which runs must agree to be compared; see :data:`COMPARABLE_RULE`.
-        whole: Whether no part of a run may be without a measurement.
     """
     reason = pd.Series("", index=runs.index, dtype=object)
 
@@ -161,8 +157,6 @@ def exclusion_reasons(
     for metric in (positive, *known):
         exclude(runs[metric].isna(), f"{metric} missing")
     exclude(~(np.isfinite(runs[positive]) & (runs[positive] > 0)), f"{positive} not positive")
-    if whole:
-        exclude(runs["incomplete"].str.lower() == "true", "a part of the run was not measured")
     candidates = in_run_order(runs[reason == ""])
     if not candidates.empty:
         most = _most_frequent(candidates, same)

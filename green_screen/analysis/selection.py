@@ -170,12 +170,7 @@ def rule_text(
 
 
 def _reasons(runs: pd.DataFrame, energy_metric: str) -> pd.Series[str]:
-    reason = exclusion_reasons(
-        runs,
-        positive=energy_metric,
-        known=(names.VAL_ACCURACY,),
-        whole=energy_metric == names.ENERGY_TOTAL_J,
-    )
+    reason = exclusion_reasons(runs, positive=energy_metric, known=(names.VAL_ACCURACY,))
     return reason.mask(runs["diverged"] & (runs["status"] == "FINISHED"), "diverged")
 
 

@@ -74,9 +74,7 @@ def front_candidates(
     energy: str = names.ENERGY_TOTAL_J,
 ) -> UsableRuns:
     """Return the runs that can be compared in accuracy and energy, and why the others cannot."""
-    reason = exclusion_reasons(
-        runs, positive=energy, known=(accuracy,), whole=energy == names.ENERGY_TOTAL_J
-    )
+    reason = exclusion_reasons(runs, positive=energy, known=(accuracy,))
     return UsableRuns.split(runs, reason)
 
 

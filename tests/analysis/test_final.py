@@ -54,7 +54,37 @@ def test_one_pair_gives_an_estimate_without_an_interval() -> None:
     found = comparison(pairs=1)
     assert found.energy_ratio.value == pytest.approx(0.4, rel=0.2)
     assert not found.energy_ratio.has_interval and np.isnan(found.energy_ratio.high)
-    assert "may be noise" in found.statements[-1]
+    assert found.statements == tuple(
+        f"One pair of final runs counts for the {what}, and an interval needs at least 2: its "
+        "difference may be noise."
+        for what in ("energy", "test accuracy")
+    )
+
+
+def test_each_quantity_says_for_itself_that_it_has_no_interval() -> None:
+    finals = comparison(pairs=3).runs.copy()
+    finals.loc[finals["pair"] < 2, "measurement_valid"] = "false"
+    energy = compare(finals)
+    assert (energy.energy_ratio.pairs, energy.accuracy_difference.pairs) == (1, 3)
+    (noise,) = (text for text in energy.statements if "noise" in text)
+    assert "for the energy" in noise and "accuracy" not in noise
+    finals["measurement_valid"] = "true"
+    finals.loc[finals["pair"] < 2, names.TEST_ACCURACY] = np.nan
+    (noise,) = compare(finals).statements
+    assert "for the test accuracy" in noise and "energy" not in noise
+    finals[names.TEST_ACCURACY] = np.nan
+    (unknown,) = compare(finals).statements
+    assert unknown.startswith("No pair of final runs counts for the test accuracy")
+
+
+def test_mean_accuracies_are_those_of_the_pairs_that_the_difference_rests_on() -> None:
+    finals = comparison(pairs=4).runs.copy()
+    finals.loc[0, names.TEST_ACCURACY] = np.nan
+    finals.loc[1, names.TEST_ACCURACY] = 0.1  # its pair does not count
+    found = compare(finals)
+    means = found.means[names.TEST_ACCURACY]
+    assert found.accuracy_difference.pairs == 3
+    assert means[SELECTED] - means[BASELINE] == pytest.approx(found.accuracy_difference.value)
 
 
 def test_means_are_those_of_the_pairs_that_the_ratio_rests_on() -> None:
@@ -78,20 +108,6 @@ def test_failed_and_invalid_runs_cost_their_pair_and_are_named() -> None:
     assert found.accuracy_difference.pairs == 3  # an accuracy needs no valid energy
     assert "final 1 baseline" in found.statements[0]
     assert "window of 1 s" in found.statements[1]
-
-
-def test_sums_that_lack_a_part_cost_their_pair_for_sums_alone() -> None:
-    runs = SimulatedCampaign(n_runs=4).frame()
-    finals = final_runs(runs, runs["run_id"].iloc[1], pairs=4)
-    finals.loc[1, "incomplete"] = "true"
-    finals.loc[1, names.ENERGY_TOTAL_J] *= 100  # would move the ratio
-    found = compare(finals)
-    assert found.energy_ratio.pairs == 3 and found.energy_ratio.high < 1
-    assert found.ratios[names.EMISSIONS_TOTAL_KG_CO2EQ].pairs == 3
-    for metric in (names.ENERGY_PER_EPOCH_J, names.ENERGY_PER_1K_IMAGES_J, names.DURATION_S):
-        assert found.ratios[metric].pairs == 4
-    assert "1 of 8 final runs were measured in part" in found.statements[0]
-    assert "final 1 selected" in found.statements[0]
 
 
 def test_the_energies_of_a_pair_are_of_one_source() -> None:

@@ -24,6 +24,7 @@ from green_screen.analysis.document import (
     percent,
     share,
 )
+from green_screen.analysis.final import compare
 from green_screen.analysis.findings import Findings, headline
 from green_screen.analysis.report import write_report
 from green_screen.analysis.report_html import to_html
@@ -102,7 +103,10 @@ def test_the_limits_are_stated(rich: Findings) -> None:
 def test_a_poor_campaign_says_what_it_cannot_tell(poor: Findings) -> None:
     report = write_report(poor)
     text = words(report)
-    assert "In one run each" in report.headline and "an estimated" in report.headline
+    assert "in one run each" in report.headline and "an estimated" in report.headline
+    assert report.headline.endswith(
+        "One pair of runs has no interval: the difference in energy and test accuracy may be noise."
+    )
     assert "No effect can be estimated from these runs" in text
     assert "noise and drift: cannot be estimated" in text
     assert "no effect could be estimated from these runs" in text  # the forest's reason
@@ -174,13 +178,36 @@ def test_differences_are_said_as_they_are(rich: Findings) -> None:
         assert "nan" not in to_html(write_report(found)).split("base64")[0].lower()
         return headline(found)
 
-    assert "with 62 % less energy than the baseline, at the same test accuracy." in said(0.62, 0.0)
-    assert "62 % less energy than the baseline; test accuracy was not measured." in said(0.62, None)
-    assert "the same energy as the baseline, at a test accuracy 1.5 percentage" in said(0, 1.5)
+    once = "energy than the baseline in one run each"
+    assert f"with 62 % less {once}, at the same test accuracy." in said(0.62, 0.0)
+    assert f"62 % less {once}; test accuracy was not measured." in said(0.62, None)
+    assert "the baseline in one run each, at a test accuracy 1.5 percentage" in said(0, 1.5)
+    assert "trained with the same energy as the baseline" in said(0, 1.5)
     assert "accuracy less than 0.1 percentage points lower" in said(0.5, -0.01)
     assert "0.40 % less energy than the baseline (95 % interval 0.30 % to 0.50 %)" in said(
         0.004, None, half=0.001
     )
+
+
+def test_energy_and_accuracy_have_each_an_interval_and_a_number_of_pairs(rich: Findings) -> None:
+    assert rich.final is not None
+    runs = rich.final.runs.copy()
+    runs.loc[0, "measurement_valid"] = "false"
+    one_short = dataclasses.replace(rich, final=compare(runs))
+    text = words(write_report(one_short))
+    assert re.search(r"Energy saved[^)]+95 % interval [\d.]+ to [\d.]+ %, 4 pairs", text)
+    assert re.search(r"Test accuracy, diff[^)]+95 % interval [\d.]+ to [\d.]+, 5 pairs", text)
+    assert re.search(r"\('test accuracy \(difference\)', '%', '5', '6\d.\d', '6\d.\d', ", text)
+    assert "no interval" not in headline(one_short)
+    runs.loc[runs["pair"] > 0, names.TEST_ACCURACY] = float("nan")
+    one_accuracy = headline(dataclasses.replace(rich, final=compare(runs)))
+    assert "(95 % interval" in one_accuracy
+    assert one_accuracy.endswith("the difference in test accuracy may be noise.")
+    runs.loc[runs["pair"] < 4, "measurement_valid"] = "false"
+    runs[names.TEST_ACCURACY] = rich.final.runs[names.TEST_ACCURACY]
+    one_energy = headline(dataclasses.replace(rich, final=compare(runs)))
+    assert "baseline in one run each, at a test accuracy" in one_energy
+    assert one_energy.endswith("the difference in energy may be noise.")
 
 
 def test_more_energy_is_called_more(rich: Findings) -> None:

@@ -46,7 +46,6 @@ def test_the_test_set_does_not_take_part(runs):
         (names.ENERGY_TOTAL_J, 0.0, "energy_total_j not positive"),
         (names.VAL_ACCURACY, np.nan, "val_accuracy missing"),
         ("kind", names.KIND_FINAL, "not a run of the campaign"),
-        ("incomplete", "true", "a part of the run was not measured"),
         ("energy_source", names.SOURCE_ESTIMATE, "not the energy source of most runs"),
         ("dataset", "cifar10", "not the dataset of most runs"),
         ("epochs", 1.0, "not the epochs of most runs"),

@@ -30,10 +30,10 @@ def test_the_front_is_what_no_run_beats():
     runs.loc[5, [names.TEST_ACCURACY, names.ENERGY_TOTAL_J]] = [1.0, 1.0]
     runs.loc[7, names.TEST_ACCURACY] = np.nan
     runs.loc[8, [names.TEST_ACCURACY, names.ENERGY_TOTAL_J]] = [1.0, 1.0]
-    runs.loc[8, "incomplete"] = "true"
+    runs.loc[8, "measurement_valid"] = "false"
     front = pareto_front(runs)
     usable = runs[(runs["status"] == "FINISHED") & (runs["measurement_valid"] == "true")]
-    usable = usable[usable[names.TEST_ACCURACY].notna() & (usable["incomplete"] != "true")]
+    usable = usable[usable[names.TEST_ACCURACY].notna()]
     expected = {
         run["run_id"]
         for _, run in usable.iterrows()
