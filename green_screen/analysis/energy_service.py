@@ -50,10 +50,11 @@ def predict_table(
         images: Images to train on instead.
 
     Returns:
-        :data:`NUMBER_COLUMNS` with the 95 % prediction interval of one new run, ``in_range`` (bool)
-        and ``outside``: what the data do not say about the configuration, ``energy_source``: how
-        the energies behind it were obtained, and ``basis``: the model, data set and hardware that
-        it holds for. Energies are NaN where the configuration's effects were never observed.
+        :data:`NUMBER_COLUMNS` with the 95 % prediction interval of one new run, ``outside``: what
+        the data do not say about the configuration, ``in_range`` (bool): whether that is nothing,
+        ``energy_source``: how the energies behind it were obtained, and ``basis``: the model, data
+        set and hardware that it holds for. Energies are NaN where the configuration's effects were
+        never observed.
 
     Raises:
         ValueError: A number among the levels is not one.

@@ -23,6 +23,7 @@ from green_screen.analysis.final import BASELINE, QUANTITIES, SELECTED, FinalCom
 from green_screen.analysis.findings import Findings
 from green_screen.analysis.regression import EnergyAnalysis
 from green_screen.analysis.selection import Selection
+from green_screen.analysis.tradeoff import reaching
 from green_screen.space import FACTOR_NAMES
 
 MAX_ROWS = 200
@@ -158,12 +159,21 @@ def to_accuracy_table(findings: Findings) -> Table | Text:
             "every epoch up to there, so the energy to reach it is not known."
         )
     kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"]).to_numpy()
-    places = np.arange(len(reached))
-    shown = (places < 10) | (places == np.argmax(kinds == names.KIND_BASELINE))
-    reached, kinds = reached[shown], kinds[shown]
+    places, is_baseline = np.arange(len(reached)), kinds == names.KIND_BASELINE
+    shown = (places < 10) | (places == np.argmax(is_baseline))
+    reached, is_baseline = reached[shown], is_baseline[shown]
+    n_reaching = len(reaching(findings.runs, findings.target_accuracy))
+    among = "the runs that end at or above it"
+    if (n_read := len(findings.to_accuracy)) < n_reaching:
+        among = (
+            f"{n_read} of {n_reaching:,} runs that end at or above it, of the least energy in all"
+        )
+    baseline = (
+        ", and the baseline, emphasised" if is_baseline.any() else "; none is of the baseline"
+    )
     return Table(
         caption=f"Energy to reach a validation accuracy of {accuracy}, set-up included: the "
-        "first ten of the runs that end at or above it, and the baseline, emphasised",
+        f"first ten of {among}{baseline}",
         columns=(
             Column("Run"),
             Column("Energy", energy_unit("kJ", findings.source), numeric=True),
@@ -175,7 +185,7 @@ def to_accuracy_table(findings: Findings) -> Table | Text:
                 reached["run_name"], reached["energy_j"], reached["epoch"], strict=True
             )
         ),
-        marked=frozenset(np.flatnonzero(kinds == names.KIND_BASELINE).tolist()),
+        marked=frozenset(np.flatnonzero(is_baseline).tolist()),
     )
 
 

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from green_screen import names, tracking
 from green_screen.analysis.responses import in_run_order
 from green_screen.analysis.runs import REQUESTED, CampaignError, config_of, read_epochs, read_runs
-from green_screen.analysis.tradeoff import accuracy_candidates, energy_to_accuracy
+from green_screen.analysis.tradeoff import accuracy_candidates, energy_to_accuracy, reaching
 from green_screen.options import AnalyzeOptions, TrainOptions
 from green_screen.space import FACTOR_NAMES, Space, TrainingConfig
 
@@ -82,13 +82,15 @@ class Subject:
         Returns:
             The accuracy, NaN if the baseline has none, and rows of
             :func:`~green_screen.analysis.tradeoff.energy_to_accuracy` for the runs that end at or
-            above it; of many, those with the least energy.
+            above it; of many, those with the least energy and the baseline's first.
         """
-        runs = accuracy_candidates(self.runs).runs
         if target is None:
+            runs = accuracy_candidates(self.runs).runs
             target = runs.loc[runs["kind"] == names.KIND_BASELINE, names.VAL_ACCURACY].mean()
-        reach = runs[runs[names.VAL_ACCURACY] >= target]
-        reach = reach.sort_values(names.ENERGY_TOTAL_J, kind="stable").head(_MAX_HISTORIES)
+        reach = reaching(self.runs, target)
+        baseline = reach["kind"] == names.KIND_BASELINE
+        # Without it there would be nothing to compare the others with.
+        reach = reach[(reach.index < _MAX_HISTORIES) | (baseline & (baseline.cumsum() == 1))]
         metrics = (names.VAL_ACCURACY, names.EPOCH_ENERGY_J)
         epochs = tracking.patiently(lambda: read_epochs(reach["run_id"].tolist(), metrics=metrics))
         return float(target), energy_to_accuracy(reach, epochs, target)

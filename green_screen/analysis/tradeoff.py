@@ -89,6 +89,16 @@ def accuracy_candidates(runs: pd.DataFrame) -> UsableRuns:
     return UsableRuns.split(runs, reason)
 
 
+def reaching(runs: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Return those of :func:`accuracy_candidates` that end at a validation accuracy or above it.
+
+    By rising energy of the whole training.
+    """
+    candidates = accuracy_candidates(runs).runs
+    reach = candidates[candidates[names.VAL_ACCURACY] >= target]
+    return reach.sort_values(names.ENERGY_TOTAL_J, kind="stable", ignore_index=True)
+
+
 def energy_to_accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) -> pd.DataFrame:
     """Return the energy each run had taken when it first reached a validation accuracy.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign, several
@@ -16,6 +17,7 @@ from green_screen import names
 from green_screen.analysis.energy_service import (
     description,
     log_energy_model,
+    predict_table,
     read_models,
     write_models,
 )
@@ -95,6 +97,13 @@ def test_a_factor_that_never_varied_gives_no_number_for_another_level():
     found = model.predict(dataclasses.replace(Space.load().baseline, augmentation="mixup"))
     assert found.outside == ("augmentation=mixup does not occur in the data (None do)",)
     assert np.isnan([found.value, found.low, found.high]).all()
+    # Its one level is in the range of the data, any other is not.
+    asked = pd.DataFrame([Space.load().baseline.as_params()] * 2).assign(
+        augmentation=["None", "mixup"]
+    )
+    table = predict_table({"epoch": model}, asked, epochs=1, images=None)
+    assert table["in_range"].tolist() == [True, False]
+    assert table["energy_j"].notna().tolist() == [True, False]
 
 
 def test_a_factor_without_a_term_is_named_with_the_number():

@@ -280,6 +280,13 @@ def test_the_energy_to_an_accuracy_is_shown_or_its_absence_explained(rich: Findi
     (marked,) = table.marked
     assert marked >= 10 or len(table.rows) == 10
     assert table.rows[marked][0] == "baseline"
+    said = "the first ten of the runs that end at or above it, and the baseline, emphasised"
+    assert table.caption.endswith(said)
+    # The histories of all would be too many to read.
+    cut = dataclasses.replace(rich, to_accuracy=rich.to_accuracy.head(marked))
+    said = f"first ten of {marked} of {len(rich.to_accuracy)} runs that end at or above it, of the"
+    assert said in words(write_report(cut))
+    assert "of the least energy in all; none is of the baseline" in words(write_report(cut))
     none = dataclasses.replace(rich, to_accuracy=rich.to_accuracy.iloc[:0])
     assert "No run has ended at a validation accuracy of" in words(write_report(none))
     unknown = dataclasses.replace(rich, target_accuracy=float("nan"))

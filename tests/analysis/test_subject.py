@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign, several
+from simulated_findings import epochs
 
-from green_screen import tracking
+from green_screen import names, tracking
+from green_screen.analysis import subject as subject_module
 from green_screen.analysis.runs import REQUESTED
-from green_screen.analysis.subject import baseline_config, read_subject
+from green_screen.analysis.subject import Subject, baseline_config, read_subject
 from green_screen.options import AnalyzeOptions
 from green_screen.space import Space
 
@@ -40,3 +43,23 @@ def test_of_several_baselines_it_is_the_most_frequent_one_then_the_earliest() ->
     once_less = runs.drop(index=runs.index[-1])
     assert runs["kind"].iloc[-1] == "baseline" and baseline_config(once_less).batch_size == 64
     assert baseline_config(runs[runs["kind"] != "baseline"]) == published
+
+
+def test_of_many_that_reach_an_accuracy_the_cheapest_are_read_and_the_baseline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    campaign = SimulatedCampaign(n_runs=40)
+    monkeypatch.setattr(subject_module, "_MAX_HISTORIES", 5)
+    monkeypatch.setattr(subject_module, "read_epochs", lambda ids, metrics: epochs(campaign, ids))
+    runs = campaign.frame()
+    runs.loc[runs["kind"] == names.KIND_BASELINE, names.ENERGY_TOTAL_J] *= 100
+    _, table = Subject(runs=runs, campaigns=()).to_accuracy(0.0)
+    read = runs.set_index("run_id").loc[table["run_id"]]
+    assert sorted(read["kind"]) == [names.KIND_BASELINE, *[names.KIND_RUN] * 5]
+    swept = runs.loc[runs["kind"] == names.KIND_RUN, names.ENERGY_TOTAL_J]
+    assert read.loc[read["kind"] == names.KIND_RUN, names.ENERGY_TOTAL_J].max() == (
+        swept.nsmallest(5).max()
+    )
+    # It is not added where it is one of them.
+    _, few = Subject(runs=campaign.frame().iloc[:3], campaigns=()).to_accuracy(0.0)
+    assert len(few) == 3
