@@ -219,7 +219,7 @@ def pareto(
 
 
 def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing:
-    """Return the heat map of every run's effective levels, runs sorted by energy."""
+    """Return the heat map of every run's effective levels, runs sorted by a column's value."""
 
     def draw(width_in: float) -> Figure:
         used = _positive(runs, column).sort_values(column)
@@ -246,7 +246,7 @@ def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing
             place = (left, y_in / height_in, width, _STRIP_IN / height_in)
             strip.draw(figure.add_axes(place, sharex=bars))
         figure.supxlabel(
-            f"{count} runs, from the least energy to the most",
+            f"{count} runs, from the least to the most",
             x=left + width / 2,
             y=0.08 / height_in,
             va="bottom",

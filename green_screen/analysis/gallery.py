@@ -83,14 +83,14 @@ def draw_all(
         ),
         render(
             "configurations",
-            "Configurations, sorted by energy",
-            "A column is a run. A factor that decides the energy shows one shade on the left and "
-            "another on the right; one that does not is mixed.",
+            f"Configurations, sorted by {response.label}",
+            f"A column is a run. A factor that decides the {response.label} shows one shade on the "
+            "left and another on the right; one that does not is mixed.",
             figures.configurations(runs, response.metric, label),
         ),
         render(
             "power",
-            "Power of the runs with the least and the most energy",
+            f"Power of the runs with the least and the most {response.label}",
             "Mean of the readings at both ends of each epoch."
             if source == names.SOURCE_SAMPLED
             else "Mean over each epoch, training and validation.",
@@ -120,7 +120,7 @@ def draw_all(
 
 
 def shown_runs(runs: pd.DataFrame, metric: str) -> dict[str, tuple[str, Trace]]:
-    """Return the runs with the least and the most energy, and a baseline: id -> label, style."""
+    """Return the runs with the least and the most of it, and a baseline: id -> label, style."""
     if runs.empty:
         return {}
     ordered = runs.sort_values(metric, kind="stable")

@@ -391,7 +391,7 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
     if fit is not None:
         yield "Runs, parameters", f"{fit.n_runs}, {fit.n_parameters}", "in the model"
         yield "R², adjusted", number(fit.r2_adjusted), f"in sample; {number(fit.r2)} unadjusted"
-        yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run's energy"
+        yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run around the model"
         condition = number(fit.condition_number) if fit.condition_number < np.inf else "infinite"
         yield "Condition number", condition, "above 30: terms hard to tell apart"
         yield "Shapiro-Wilk p", p_value(fit.shapiro_p), "small: residuals are not normal"

@@ -20,10 +20,12 @@ from green_screen.analysis.selection import Selection, SelectionError, select
 from green_screen.analysis.subject import baseline_config
 
 
-def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> Findings:
+def findings(
+    campaign: SimulatedCampaign, *, pairs: int = 5, response: str = "epoch", **changes: Any
+) -> Findings:
     """Return what is found in a campaign, with so many pairs of simulated final runs."""
     runs = campaign.frame()
-    analysis = fit_energy_model(runs, permutations=20, cv_repeats=2, trees=10)
+    analysis = fit_energy_model(runs, response=response, permutations=20, cv_repeats=2, trees=10)
     selection: Selection | None = None
     problems: tuple[str, ...] = ()
     try:
@@ -50,7 +52,9 @@ def findings(campaign: SimulatedCampaign, *, pairs: int = 5, **changes: Any) -> 
         final=final,
         problems=problems,
         front=front,
-        break_even=tradeoff.break_even(analysis),
+        break_even=tradeoff.break_even(
+            fit_energy_model(runs, permutations=0, cv_repeats=0, trees=0)
+        ),
         target_accuracy=target,
         to_accuracy=tradeoff.energy_to_accuracy(
             reach, epochs(campaign, reach["run_id"].tolist()), target

@@ -92,6 +92,15 @@ def test_every_figure_is_there_with_an_alternative_text(page: str) -> None:
     assert len(re.findall(r'<img src="data:image/svg[^"]+" alt="[^"]{30,}"', page)) == len(FIGURES)
 
 
+def test_titles_name_what_was_analysed() -> None:
+    figures = findings(SimulatedCampaign(n_runs=8), response="duration").figures
+    label = "duration of the whole run"
+    assert figures["configurations"].title == f"Configurations, sorted by {label}"
+    assert figures["power"].title == f"Power of the runs with the least and the most {label}"
+    for name in ("configurations", "power", "forest", "levels"):
+        assert "energy" not in figures[name].title + figures[name].caption, name
+
+
 def test_the_limits_are_stated(rich: Findings) -> None:
     text = words(write_report(rich))
     assert "Not in the model, of 111 runs: 1, did not finish: FAILED" in text
