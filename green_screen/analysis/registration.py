@@ -35,7 +35,6 @@ def model_card(findings: Findings, final: FinalComparison, run_id: str) -> Model
     run = tracking.read_run(run_id)
     params = run.data.params
     invalid = runs[runs["measurement_valid"].str.lower() == "false"]
-    digest = params.get("dataset_sha256", "")[:12]
 
     def mean(metric: str) -> float:
         # A mean of those that have it would be of other runs than it says.
@@ -56,10 +55,22 @@ def model_card(findings: Findings, final: FinalComparison, run_id: str) -> Model
         campaign=findings.campaign,
         campaign_run_id=findings.campaign_run_id,
         source_run_id=run_id,
-        dataset=f"{params.get('dataset', '')} {digest}".strip(),
+        dataset=f"{params.get('dataset', '')} {_dataset_digest(final)}".strip(),
         hardware=machine(run.data.tags),
         final_runs=len(runs),
     )
+
+
+def _dataset_digest(final: FinalComparison) -> str:
+    """Return the digest of the data as the first pair drew them; empty if no run logged one.
+
+    What is drawn depends on the seed, and so on the pair: by the data of whichever run came to keep
+    its model, two versions of the same data could not be compared.
+    """
+    for run_id in final.runs.sort_values("pair", kind="stable")["run_id"]:
+        if digest := tracking.read_run(run_id).data.params.get("dataset_sha256"):
+            return str(digest)[:12]
+    return ""
 
 
 def description(findings: Findings, card: ModelCard) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from simulated_findings import comparison
 
 from entrypoints import analyze as analyze_entry
 from entrypoints import promote as promote_entry
 from green_screen import names, tracking
 from green_screen.analysis import registry
 from green_screen.analysis.promotion import gate, promote
+from green_screen.analysis.registration import model_card
 from green_screen.analysis.registry import ModelCard, RegistryError
 from green_screen.options import OptionError, PromoteOptions
 
@@ -83,6 +86,23 @@ def test_register_sets_tags_description_and_challenger_once(store: MlflowClient)
     )
     assert int(again.version) == number and again.description == "Better words."
     assert len(store.search_model_versions(f"name = '{names.MODEL_NAME}'")) == 1
+
+
+def test_the_data_of_a_version_do_not_depend_on_the_run_that_kept_its_model(
+    store: MlflowClient,
+) -> None:
+    final = comparison(pairs=2)
+    ids = []
+    for number, pair in enumerate(final.runs["pair"]):
+        with mlflow.start_run() as run:
+            mlflow.log_param("dataset", "synthetic")
+            if number:  # the first one failed before it had its data
+                mlflow.log_param("dataset_sha256", f"seed {pair} drew it")
+        ids.append(run.info.run_id)
+    final = dataclasses.replace(final, runs=final.runs.assign(run_id=ids))
+    campaign = SimpleNamespace(campaign="a campaign", campaign_run_id="c" * 32)
+    cards = [model_card(campaign, final, run_id) for run_id in (ids[1], ids[3])]
+    assert [card.dataset for card in cards] == ["synthetic seed 0 drew"] * 2
 
 
 def test_a_run_without_a_model_is_refused(store: MlflowClient) -> None:
