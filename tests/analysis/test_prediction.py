@@ -138,6 +138,19 @@ def test_several_machines_are_averaged():
     assert found.value == pytest.approx(2.0 * 50_000, rel=0.05)  # geometric mean of 1 and 4
 
 
+def test_a_prediction_is_for_the_middle_of_a_campaign_of_average_level():
+    twice = {"n_runs": 120, "drift": 1.44}
+    frame = several(
+        SimulatedCampaign(seed=1, **twice),
+        SimulatedCampaign(seed=2, baseline_energy_j=4 * 50_000.0, **twice),
+    )
+    model = fit_energy_model(frame, **FAST).model
+    found = model.predict(Space.load().baseline)
+    assert found.value == pytest.approx(2.0 * 1.2 * 50_000, rel=0.05)
+    assert found.high / found.low < 1.2
+    assert EnergyModel.from_json(model.to_json()).predict(Space.load().baseline) == found
+
+
 def test_epochs_and_images(analyses):
     models = read_models(write_models(analyses))
     baseline = Space.load().baseline

@@ -29,6 +29,7 @@ from green_screen.analysis.findings import Findings, headline
 from green_screen.analysis.report import write_report
 from green_screen.analysis.report_html import to_html
 from green_screen.analysis.report_pdf import to_pdf
+from green_screen.analysis.report_tables import covariates_table
 
 FIGURES = [
     "final",
@@ -270,6 +271,12 @@ def test_what_is_computed_is_shown(rich: Findings) -> None:
         assert what in text, what
     assert re.search(r"repeats \d\.\d+ to \d\.\d+; 0\.\d+ with batch size alone", text)
     assert re.search(r"last over first; interval [\d.]+ to [\d.]+, p 0\.\d+", text)
+
+
+def test_the_run_order_of_one_of_several_campaigns_has_a_short_name(rich: Findings) -> None:
+    covariates = rich.analysis.covariates.assign(covariate=["run_order", f"run_order({'ab' * 16})"])
+    table = covariates_table(dataclasses.replace(rich.analysis, covariates=covariates))
+    assert [row[0] for row in table.rows] == ["run_order", "run_order (abababab)"]
 
 
 def test_the_energy_to_an_accuracy_is_shown_or_its_absence_explained(rich: Findings) -> None:
