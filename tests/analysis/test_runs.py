@@ -217,6 +217,47 @@ def test_runs_of_the_same_moment_are_all_read(server, monkeypatch):
     assert len(found) == 50 and {run.info.run_id for run in found} == made
 
 
+def test_runs_that_start_while_others_are_read_are_found_once(server, monkeypatch):
+    client = MlflowClient(server)
+    experiment = client.create_experiment("growing")
+    # Nearly all within a moment, long after the first: spans of time are not equally full.
+    moments = [1000, *range(900_000, 900_060)]
+    made = {client.create_run(experiment, start_time=at).info.run_id for at in moments}
+    late = set()
+    search = MlflowClient.search_runs
+
+    def search_while_runs_start(*arguments, **options):
+        found = search(*arguments, **options)
+        if len(late) < 5:
+            late.add(client.create_run(experiment, start_time=900_060 + len(late)).info.run_id)
+        return found
+
+    monkeypatch.setattr("green_screen.analysis.paging.PAGE", 8)
+    monkeypatch.setattr(MlflowClient, "search_runs", search_while_runs_start)
+    ids = [run.info.run_id for run in search_all(client, [experiment], "")]
+    assert len(ids) == len(set(ids)) and made <= set(ids) <= made | late
+    # Those that were there before the last span was read to its end.
+    assert len(set(ids) & late) >= 1
+
+
+def test_a_reader_that_fails_fails_the_reading(server, monkeypatch):
+    client = MlflowClient(server)
+    experiment = client.create_experiment("failing")
+    for at in range(40):
+        client.create_run(experiment, start_time=at)
+    search = MlflowClient.search_runs
+
+    def search_or_fail(self, experiment_ids, filter_string, *arguments, **options):
+        if "start_time <" in filter_string:
+            raise MlflowException("connection refused")
+        return search(self, experiment_ids, filter_string, *arguments, **options)
+
+    monkeypatch.setattr("green_screen.analysis.paging.PAGE", 8)
+    monkeypatch.setattr(MlflowClient, "search_runs", search_or_fail)
+    with pytest.raises(MlflowException, match="connection refused"):
+        search_all(client, [experiment], "")
+
+
 @pytest.fixture
 def one_by_one(store):
     client, _ = store
