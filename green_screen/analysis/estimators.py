@@ -88,7 +88,7 @@ class LeastSquares(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         t * s * sqrt(1 + x' (X'X)^-1 x); Draper and Smith, Applied Regression Analysis, section 3.
         NaN where the mean is not estimable or no residual degrees of freedom are left.
         """
-        leverage = np.einsum("ij,jk,ik->i", matrix, self.gram_inverse_, matrix)
+        leverage = ((matrix @ self.gram_inverse_) * matrix).sum(axis=1)
         t = stats.t.ppf(1 - alpha / 2, max(self.residual_df_, 1))
         half = t * np.sqrt(self.residual_variance_ * (1.0 + leverage))
         return np.where(self.estimable(matrix), half, np.nan)

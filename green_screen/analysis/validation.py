@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.inspection import permutation_importance
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
 from green_screen.analysis.anova import TypeTwo
@@ -26,6 +26,7 @@ MIN_PREDICTED = 0.5
 IMPORTANCE_COLUMNS = ("factor", "importance", "sd")
 
 _PERMUTATION_BLOCK = 100
+_IMPORTANCE_REPEATS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,16 +215,36 @@ def forest_importance(runs: pd.DataFrame, y: Matrix, *, trees: int, seed: int) -
         forest = RandomForestRegressor(
             trees, max_samples=min(len(train), 2000), n_jobs=2, random_state=seed
         ).fit(codes[train], y[train])
-        forest.set_params(n_jobs=1)  # a pool for each of many small predictions costs more
-        result = permutation_importance(
-            forest, codes[test], y[test], n_repeats=3, random_state=seed, scoring="r2"
-        )
-        drops.append(result.importances)
+        drops.append(_drops(forest, codes[test], y[test], seed))
     together = np.hstack(drops)
     table = pd.DataFrame(
         {"factor": FACTOR_NAMES, "importance": together.mean(axis=1), "sd": together.std(axis=1)}
     )
     return table.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def _drops(forest: RandomForestRegressor, codes: Matrix, y: Matrix, seed: int) -> Matrix:
+    """Return the loss of R2 (factors x repeats) when a factor's values are permuted.
+
+    The numbers are those of scikit-learn's ``permutation_importance``, which asks the forest once a
+    permutation. Most of that is the cost of asking, so here all permutations are predicted at once.
+    """
+    rng = np.random.RandomState(np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1))
+    places = np.arange(len(codes))
+    # Each repeat shuffles on from the one before, with the same shuffles for every factor.
+    shuffles, before = [], np.arange(len(codes))
+    for _ in range(_IMPORTANCE_REPEATS):
+        rng.shuffle(places)
+        before = before[places]
+        shuffles.append(before)
+    permuted = np.tile(codes.astype(np.float32), (codes.shape[1], _IMPORTANCE_REPEATS, 1, 1))
+    for factor, column in enumerate(codes.T):
+        for repeat, shuffle in enumerate(shuffles):
+            permuted[factor, repeat, :, factor] = column[shuffle]
+    forest.set_params(n_jobs=1)  # sums in a fixed order, so that results repeat to the last digit
+    predicted = forest.predict(permuted.reshape(-1, codes.shape[1])).reshape(permuted.shape[:3])
+    whole = r2_score(y, forest.predict(codes))
+    return np.array([[whole - r2_score(y, one) for one in repeats] for repeats in predicted])
 
 
 def _smallest_p(type_two: TypeTwo, tested: Matrix, responses: Matrix) -> Matrix:

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 from simulated_campaign import SimulatedCampaign, null_campaign
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from green_screen import names
+from green_screen.analysis import validation
 from green_screen.analysis.anova import type_two
 from green_screen.analysis.estimators import ModelMatrix, energy_pipeline
 from green_screen.analysis.model_matrix import Design, build_design
@@ -135,3 +138,15 @@ def test_the_forest_ranks_the_strong_factors_first():
     by_factor = table.set_index("factor")["importance"]
     assert by_factor["batch_size"] > 0.3
     assert abs(by_factor["lr"]) < 0.05
+
+
+def test_importances_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 4, size=(300, 3)).astype(float)
+    y = codes[:, 0] - 0.2 * codes[:, 1] + rng.normal(0, 0.1, size=len(codes))
+    forest = RandomForestRegressor(20, random_state=1).fit(codes[:200], y[:200])
+    ours = validation._drops(forest, codes[200:], y[200:], seed=5)
+    theirs = permutation_importance(
+        forest, codes[200:], y[200:], n_repeats=3, random_state=5, scoring="r2"
+    )
+    np.testing.assert_allclose(ours, theirs.importances, rtol=0, atol=1e-12)
