@@ -172,6 +172,32 @@ class SimulatedBoard:
         return sum(1 for _, end in self.driver_restarts if end <= t)
 
 
+def loaded_board(
+    demand_w: float, *, limit_w: int = 700, locked_mhz: int = 1980, **options: Any
+) -> SimulatedBoard:
+    """Return a board under a load that would draw `demand_w` at its full clock of 1980 MHz.
+
+    What it draws above its 100 W at rest grows with the third power of the clock, as the voltage
+    follows that. Above the limit the board lowers the clock until the load fits, and says so; of a
+    clock that somebody has locked it says nothing.
+    """
+
+    def draw_w(clock_mhz: float) -> float:
+        return 100.0 + (demand_w - 100.0) * (clock_mhz / 1980) ** 3
+
+    clock_mhz, mask = float(locked_mhz), 0
+    if draw_w(clock_mhz) > limit_w:
+        clock_mhz = 1980 * ((limit_w - 100.0) / (demand_w - 100.0)) ** (1 / 3)
+        mask = pynvml.nvmlClocksThrottleReasonSwPowerCap
+    return SimulatedBoard(
+        curve=Constant(draw_w(clock_mhz)),
+        sm_clock_mhz=round(clock_mhz),
+        throttle_mask=mask,
+        power_limit_w=limit_w,
+        **options,
+    )
+
+
 class VirtualClock:
     """A clock that stands still until it is told to go on."""
 

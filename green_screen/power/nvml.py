@@ -35,6 +35,13 @@ THROTTLE_REASONS: dict[int, str] = {
     pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "software thermal slowdown",
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
 }
+# What the load itself does to the clocks: held by the power limit, or dropping for want of work.
+POWER_CAP, IDLE = "power cap", "idle"
+LOAD_REASONS: dict[int, str] = {
+    pynvml.nvmlClocksThrottleReasonSwPowerCap: POWER_CAP,
+    pynvml.nvmlClocksThrottleReasonGpuIdle: IDLE,
+}
+_CLOCK_REASONS = THROTTLE_REASONS | LOAD_REASONS
 
 
 class NvmlError(RuntimeError):
@@ -51,8 +58,8 @@ class Status:
         sm_clock_mhz: Clock of the multiprocessors.
         memory_clock_mhz: Clock of the memory.
         memory_used_mib: Memory in use by all processes.
-        throttle_reasons: Why the clocks are held down (values of :data:`THROTTLE_REASONS`);
-            ``None`` if that could not be read.
+        clock_reasons: Why the clocks are not higher (values of :data:`THROTTLE_REASONS` and of
+            :data:`LOAD_REASONS`); ``None`` if that could not be read.
         processes: How many processes have a compute context on the board.
         reason: Why readings are missing; empty if none is.
     """
@@ -62,7 +69,7 @@ class Status:
     sm_clock_mhz: float
     memory_clock_mhz: float
     memory_used_mib: float
-    throttle_reasons: frozenset[str] | None
+    clock_reasons: frozenset[str] | None
     processes: float
     reason: str
 
@@ -143,9 +150,9 @@ class Board:
             memory_used_mib=number(
                 "memory", lambda handle: pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
             ),
-            throttle_reasons=None
+            clock_reasons=None
             if math.isnan(mask)
-            else frozenset(name for bit, name in THROTTLE_REASONS.items() if int(mask) & bit),
+            else frozenset(name for bit, name in _CLOCK_REASONS.items() if int(mask) & bit),
             processes=number(
                 "processes",
                 lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),

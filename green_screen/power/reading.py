@@ -28,10 +28,13 @@ class DeviceReading:
         source: ``nvml_counter``, ``nvml_power`` or ``none``.
         reason: Why `energy_j` is missing or not by the counter; empty if it is.
         max_power_w: Highest sampled power.
-        temperature_c: Mean over the window, as are the next three.
+        temperature_c: Mean over the window, as are the next four.
         utilization_percent: Share of time with a kernel running.
         sm_clock_mhz: Clock of the multiprocessors.
         memory_clock_mhz: Clock of the memory.
+        busy_sm_clock_mhz: Clock of the multiprocessors in the readings that did not find the board
+            idle.
+        power_capped: Share of those readings in which the power limit held the clock.
         memory_used_mib: Highest memory in use by all processes.
         processes: Most processes seen with a compute context on the board.
         throttled: Reason -> share of the status readings that gave it; ``None`` if none could be
@@ -54,6 +57,8 @@ class DeviceReading:
     utilization_percent: float
     sm_clock_mhz: float
     memory_clock_mhz: float
+    busy_sm_clock_mhz: float
+    power_capped: float
     memory_used_mib: float
     processes: float
     throttled: Mapping[str, float] | None
@@ -172,6 +177,16 @@ class EnergyReading:
     def sm_clock_mhz(self) -> float:
         """Mean clock of the multiprocessors."""
         return _mean(device.sm_clock_mhz for device in self.devices)
+
+    @property
+    def busy_sm_clock_mhz(self) -> float:
+        """The same in the readings that did not find the board idle."""
+        return _mean(device.busy_sm_clock_mhz for device in self.devices)
+
+    @property
+    def power_capped(self) -> float:
+        """Mean share of those readings in which the power limit held the clock."""
+        return _mean(device.power_capped for device in self.devices)
 
     @property
     def memory_clock_mhz(self) -> float:

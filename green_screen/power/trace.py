@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from green_screen import names
 from green_screen.power.nvml import (
     COUNTER_UPDATE_S,
+    IDLE,
     POWER_AVERAGING_S,
+    POWER_CAP,
+    THROTTLE_REASONS,
     Board,
     NvmlError,
     Status,
@@ -116,6 +119,7 @@ class BoardTrace:
             statuses = _slice(self._status_times_s, self._statuses, start.time_s, end.time_s)
         integral_j = NAN if gap_reason else end.integral_j - start.integral_j
         max_power_w, min_power_w = max(powers_w, default=NAN), min(powers_w, default=NAN)
+        busy = [s for s in statuses if IDLE not in (s.clock_reasons or ())]
         if not counter_reason:
             energy_j, source, reason = counter_j, names.SOURCE_COUNTER, ""
             # Each edge lies up to one update of the counter after the last one it shows.
@@ -143,10 +147,12 @@ class BoardTrace:
             temperature_c=_mean([s.temperature_c for s in statuses]),
             utilization_percent=_mean([s.utilization_percent for s in statuses]),
             sm_clock_mhz=_mean([s.sm_clock_mhz for s in statuses]),
+            busy_sm_clock_mhz=_mean([s.sm_clock_mhz for s in busy]),
             memory_clock_mhz=_mean([s.memory_clock_mhz for s in statuses]),
             memory_used_mib=_max([s.memory_used_mib for s in statuses]),
             processes=_max([s.processes for s in statuses]),
             throttled=_throttled(statuses),
+            power_capped=_power_capped(busy),
             status_reason="; ".join(dict.fromkeys(s.reason for s in statuses if s.reason))
             if statuses
             else f"no status reading of {self.board.name} ({self.board.uuid})",
@@ -242,8 +248,14 @@ def _max(values: Sequence[float]) -> float:
 
 def _throttled(statuses: Sequence[Status]) -> dict[str, float] | None:
     """Return the share of the readings that gave each reason; ``None`` if none could be read."""
-    known = [s.throttle_reasons for s in statuses if s.throttle_reasons is not None]
+    known = [s.clock_reasons for s in statuses if s.clock_reasons is not None]
     if not known:
         return None
     counts = Counter(reason for reasons in known for reason in reasons)
-    return {reason: count / len(known) for reason, count in sorted(counts.items())}
+    told = sorted(set(THROTTLE_REASONS.values()) & set(counts))
+    return {reason: counts[reason] / len(known) for reason in told}
+
+
+def _power_capped(statuses: Sequence[Status]) -> float:
+    """Return the share of the readings at the power cap; NaN if that could not be read."""
+    return _mean([POWER_CAP in s.clock_reasons for s in statuses if s.clock_reasons is not None])

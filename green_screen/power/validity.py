@@ -14,6 +14,21 @@ MAX_CLOCK_DEVIATION = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clock:
+    """The clock of a run's steady state, and what can have lowered it.
+
+    Attributes:
+        sm_mhz: The metric ``steady_sm_clock_mhz``; NaN if it is not known.
+        power_capped: Share of its readings in which the power limit held it; NaN if not known.
+        power_limit_w: What the board is held to, as the tag ``gpu_power_limit_w`` has it.
+    """
+
+    sm_mhz: float
+    power_capped: float = math.nan
+    power_limit_w: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What a run saw of its measuring conditions; NaN or ``None`` for what it could not see.
 
@@ -91,20 +106,27 @@ def unchecked(evidence: Evidence) -> tuple[str, ...]:
     return tuple(rule for rule, lacks in rules.items() if lacks)
 
 
-def clock_reason(sm_clock_mhz: float, baseline_sm_clock_mhz: float) -> str:
+def clock_reason(run: Clock, baseline: Clock) -> str:
     """Return why a run's clock forbids to compare it with its baseline; empty if it does not.
 
-    A run alone does not know the baseline's clock: whoever has both asks.
+    A clock is not held against a run if the load has set it: a board at its power limit lowers the
+    clock until the load fits. As no clock is below 0, readings at the limit lower a mean by no more
+    than their share of it; a fall that is greater has another cause. The same goes for a baseline
+    at the limit and a run with a higher clock. The limit must be the same, because a board with
+    another one is set differently.
 
-    Args:
-        sm_clock_mhz: Mean over the run's steady epochs (the metric ``steady_sm_clock_mhz``).
-        baseline_sm_clock_mhz: The same of the baseline on the same board. NaN in either says that
-            it is not known, and nothing is held against the run.
+    A run alone does not know the baseline's clock: whoever has both asks. NaN in either says that
+    it is not known, and nothing is held against the run.
     """
-    deviation = sm_clock_mhz / baseline_sm_clock_mhz - 1 if baseline_sm_clock_mhz else math.nan
+    deviation = run.sm_mhz / baseline.sm_mhz - 1 if baseline.sm_mhz else math.nan
     if not abs(deviation) > MAX_CLOCK_DEVIATION:
         return ""
+    lower, higher = (run, baseline) if deviation < 0 else (baseline, run)
+    same_limit = run.power_limit_w == baseline.power_limit_w
+    if same_limit and 1 - lower.sm_mhz / higher.sm_mhz <= lower.power_capped:
+        return ""
+    limits = f", at a power limit of {run.power_limit_w} W instead of {baseline.power_limit_w} W"
     return (
-        f"clocks: {sm_clock_mhz:.0f} MHz is {deviation:+.0%} from the baseline's "
-        f"{baseline_sm_clock_mhz:.0f} MHz"
+        f"clocks: {run.sm_mhz:.0f} MHz is {deviation:+.0%} from the baseline's "
+        f"{baseline.sm_mhz:.0f} MHz{'' if same_limit else limits}"
     )

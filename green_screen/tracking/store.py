@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# A call gives up on a server that does not answer within about 15 s, so that it can be told apart
-# from one that refuses; the loops here try again for as long as patience_s() says. MLflow's own
-# defaults wait up to 120 s for an answer and double their pauses, and so sleep through a recovery.
+# A call gives up on a server that cannot be reached in about 7 s, and in two minutes on one that
+# takes the request and is silent; the loops here try again for as long as patience_s() says. With
+# MLflow's own defaults, 120 s an answer and pauses that double, a call sleeps through a recovery.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")

@@ -175,7 +175,8 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
     first = record.epochs[0].reading if record.epochs else None
     first_j = first.energy_j if first else NAN
     first_reason = first.reason if first and math.isnan(first_j) else ""
-    clock_reason = steady[0].reading.status_reason if steady else reason
+    status_reason = steady[0].reading.status_reason if steady else reason
+    clock_reason = status_reason or "no reading of the clock found the GPU at work"
     return {
         names.ENERGY_PER_EPOCH_J: Figure(epoch_j, reason),
         names.ENERGY_PER_EPOCH_NET_J: Figure(epoch_j - idle_w * epoch_s, net_reason),
@@ -185,7 +186,10 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
         names.STEADY_WINDOW_S: Figure(sum(e.reading.seconds for e in steady)),
         names.STEADY_EPOCHS: Figure(float(len(steady))),
         names.STEADY_SM_CLOCK_MHZ: Figure(
-            mean(e.reading.sm_clock_mhz for e in steady), clock_reason
+            mean(e.reading.busy_sm_clock_mhz for e in steady), clock_reason
+        ),
+        names.STEADY_POWER_CAPPED_PERCENT: Figure(
+            100 * mean(e.reading.power_capped for e in steady), clock_reason
         ),
     }
 

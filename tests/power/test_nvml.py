@@ -43,7 +43,7 @@ def test_status(only_board):
     assert status.utilization_percent == 90
     assert (status.sm_clock_mhz, status.memory_clock_mhz) == (1980, 3201)
     assert status.memory_used_mib == 1024
-    assert status.throttle_reasons == {"power brake"}
+    assert status.clock_reasons == {"power brake"}
     assert status.processes == 0 and status.reason == ""
 
 
@@ -55,7 +55,7 @@ def test_a_status_reading_that_fails_is_nan_and_leaves_the_others(only_board):
     )
     status = only_board(SimulatedBoard(unsupported=refused)).status()
     assert math.isnan(status.utilization_percent) and math.isnan(status.processes)
-    assert status.throttle_reasons is None  # not read is not the same as none
+    assert status.clock_reasons is None  # not read is not the same as none
     assert status.temperature_c == 35
     for reading in ("utilization of NVIDIA Simulated", "throttle reasons of", "processes of"):
         assert reading in status.reason

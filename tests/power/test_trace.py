@@ -264,8 +264,32 @@ def test_status_of_the_window_and_not_of_others(bench):
     reading, _ = window(b, 2.0)
     assert reading.temperature_c == 60
     assert reading.throttled == {"hardware thermal slowdown": 1.0}  # the power cap is no throttle
+    assert reading.power_capped == 1.0
     assert reading.memory_used_mib == 1024
     assert reading.status_reason == ""
+
+
+def test_the_clock_of_a_board_at_work_leaves_idle_moments_out(bench):
+    b = bench(SimulatedBoard(sm_clock_mhz=1900))
+    b.run(1.0)
+    start = b.trace.mark()
+    b.run(2.0)
+    b.board.sm_clock_mhz, b.board.throttle_mask = 345, 0x1  # nothing runs: the clock drops
+    b.run(1.0)
+    b.board.sm_clock_mhz, b.board.throttle_mask = 1500, 0x4
+    b.run(2.0)
+    reading = b.trace.between(start, b.trace.mark())
+    assert reading.busy_sm_clock_mhz == pytest.approx(1700, abs=60)  # the samples' share may differ
+    assert reading.power_capped == pytest.approx(0.5, abs=0.15)
+    assert reading.sm_clock_mhz < reading.busy_sm_clock_mhz
+    assert reading.throttled == {}
+    # A window in which it only rested has no such clock.
+    b.board.throttle_mask = 0x1
+    b.run(1.0)
+    start = b.trace.mark()
+    b.run(2.0)
+    resting = b.trace.between(start, b.trace.mark())
+    assert math.isnan(resting.busy_sm_clock_mhz) and math.isnan(resting.power_capped)
 
 
 def test_a_process_that_comes_and_goes_inside_a_window_is_seen(bench):
@@ -288,6 +312,7 @@ def test_what_could_not_be_read_in_a_window_is_missing_with_its_reason(bench):
     b.run(1.0)
     reading, _ = window(b, 2.0)
     assert reading.throttled is None and math.isnan(reading.sm_clock_mhz)
+    assert math.isnan(reading.power_capped)  # not read is not the same as not capped
     assert reading.temperature_c == 35
     assert reading.status_reason.count("SM clock of") == 1  # not once a reading
     assert "throttle reasons of" in reading.status_reason

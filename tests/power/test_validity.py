@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from green_screen.power.validity import Evidence, clock_reason, reasons, unchecked
+from green_screen.power.validity import Clock, Evidence, clock_reason, reasons, unchecked
 
 GOOD = {
     "other_processes": 0.0,
@@ -64,4 +64,40 @@ def test_all_doubts_are_told():
     ],
 )
 def test_clocks_far_from_the_baselines_are_told(clock_mhz, baseline_mhz, expected):
-    assert clock_reason(clock_mhz, baseline_mhz) == expected
+    run, baseline = (
+        Clock(sm_mhz=mhz, power_capped=0.0, power_limit_w="700")
+        for mhz in (clock_mhz, baseline_mhz)
+    )
+    assert clock_reason(run, baseline) == expected
+
+
+def clock(sm_mhz: float, power_capped: float = 0.0, power_limit_w: str = "700") -> Clock:
+    return Clock(sm_mhz=sm_mhz, power_capped=power_capped, power_limit_w=power_limit_w)
+
+
+@pytest.mark.parametrize(
+    ("run", "baseline", "fine"),
+    [
+        # A load at the power limit all the time, and one that is there half of it.
+        (clock(1500.0, 1.0), clock(1980.0), True),
+        (clock(1700.0, 0.5), clock(1980.0), True),
+        # Readings at the limit in 10 % of the time cannot take 24 % off the mean.
+        (clock(1500.0, 0.1), clock(1980.0), False),
+        # The baseline is the one at the limit, or both are.
+        (clock(1980.0), clock(1500.0, 1.0), True),
+        (clock(1980.0, 1.0), clock(1500.0, 0.1), False),
+        (clock(1700.0, 1.0), clock(1500.0, 1.0), True),
+        # Somebody has set another limit in between, which is no matter of the load.
+        (clock(1500.0, 1.0, "400"), clock(1980.0), False),
+        (clock(1980.0, 0.0, "400"), clock(1980.0), True),
+        # A board that does not say why gets no excuse.
+        (clock(1500.0, math.nan), clock(1980.0), False),
+    ],
+)
+def test_a_clock_that_the_load_has_set_at_the_power_limit_is_no_doubt(run, baseline, fine):
+    assert (clock_reason(run, baseline) == "") is fine
+
+
+def test_another_power_limit_is_told():
+    reason = clock_reason(clock(1500.0, 1.0, "400"), clock(1980.0))
+    assert reason.endswith("baseline's 1980 MHz, at a power limit of 400 W instead of 700 W")

@@ -9,11 +9,19 @@ import time
 
 import mlflow
 import pytest
-from simulated_nvml import Constant, SimulatedBoard, Simulation, Steps, simulated
+from simulated_nvml import (
+    Constant,
+    SimulatedBoard,
+    Simulation,
+    Steps,
+    loaded_board,
+    simulated,
+)
 
 from entrypoints.train import main
 from green_screen import names
 from green_screen.power import idle, rapl
+from green_screen.power.validity import Clock, clock_reason
 from green_screen.training import hardware, used_gpus
 from green_screen.training.measurement import MeasurementSummary, RunMeasurement
 
@@ -108,7 +116,8 @@ def test_the_phases_add_up_to_the_run(gpus, on_gpu):
     assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true"
     assert summary.tags[names.TAG_INCOMPLETE] == "false"
     missing = [name for name, value in metrics.items() if math.isnan(value)]
-    of_a_gpu = [names.STEADY_SM_CLOCK_MHZ, names.START_TEMPERATURE_C]
+    of_a_gpu = [names.STEADY_SM_CLOCK_MHZ, names.STEADY_POWER_CAPPED_PERCENT]
+    of_a_gpu.append(names.START_TEMPERATURE_C)
     assert missing == ([names.EMISSIONS_TOTAL_KG_CO2EQ] if on_gpu else of_a_gpu)
     assert set(summary.missing) == set(missing)
     expected = "CodeCarbon has no figure for gpu" if on_gpu else "no GPU is used"
@@ -269,6 +278,38 @@ def test_conditions_that_spoil_a_comparison_are_told(gpus):
         assert part in reason
     assert summary.metrics[names.STEADY_SM_CLOCK_MHZ] == 1200
     assert "parent board of MIG-a" in summary.tags[names.TAG_GPU_DEVICES]
+
+
+def test_a_clock_held_by_the_power_limit_is_told_from_one_that_somebody_has_locked(gpus):
+    def clock_of(board: SimulatedBoard) -> Clock:
+        gpus(board)
+        with measured(min_window_s=0.0) as run:
+            run_epochs(run, [0.1, 0.4, 0.1])
+        summary = run.summary(1000)
+        assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true", summary.tags
+        return Clock(
+            sm_mhz=summary.metrics[names.STEADY_SM_CLOCK_MHZ],
+            power_capped=summary.metrics[names.STEADY_POWER_CAPPED_PERCENT] / 100,
+            power_limit_w=summary.tags[names.TAG_GPU_POWER_LIMIT_W],
+        )
+
+    baseline = clock_of(loaded_board(250.0))
+    assert baseline == Clock(sm_mhz=1980, power_capped=0.0, power_limit_w="700")
+    heavy = clock_of(loaded_board(1000.0))
+    assert heavy == Clock(sm_mhz=1730, power_capped=1.0, power_limit_w="700")
+    assert clock_reason(heavy, baseline) == clock_reason(baseline, heavy) == ""
+    locked = clock_of(loaded_board(250.0, locked_mhz=1200))
+    assert clock_reason(locked, baseline) == "clocks: 1200 MHz is -39% from the baseline's 1980 MHz"
+    assert clock_reason(clock_of(loaded_board(1000.0, limit_w=400)), baseline).startswith("clocks:")
+
+
+def test_a_gpu_that_was_never_found_at_work_has_no_clock(gpus):
+    gpus(SimulatedBoard(sm_clock_mhz=345, throttle_mask=0x1))
+    with measured(min_window_s=0.0) as run:
+        run_epochs(run, [0.1, 0.1])
+    summary = run.summary(1000)
+    assert "found the GPU at work" in summary.missing[names.STEADY_SM_CLOCK_MHZ]
+    assert summary.tags[names.TAG_UNCHECKED] == "clocks"
 
 
 def test_a_power_reading_that_lags_behind_is_no_disagreement(gpus):
