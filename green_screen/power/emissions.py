@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -121,6 +122,8 @@ class CarbonTracker:
         self._gpu_indices = list(gpu_indices)
         self._receiver = _Receiver()
         self._tracker: Any = None
+        # CodeCarbon counts an interval once for each thread that reads it at the same moment.
+        self._lock = threading.Lock()
         self._before = CarbonTotals()
         self._last = CarbonTotals()
         self._counted_s: dict[str, float] = {}
@@ -161,6 +164,10 @@ class CarbonTracker:
         Within 60 ms of the last reading CodeCarbon does not measure: the totals then go on at the
         rate of the interval before, so that no time is lost between two readings.
         """
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> CarbonTotals | None:
         now = time.perf_counter()
         if self._receiver.data is not None and now - self._last.time_s < _MIN_INTERVAL_S:
             return self._last.at(now, self._before)

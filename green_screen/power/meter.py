@@ -65,8 +65,8 @@ class EnergyMeter:
                 work()
         print(window.reading.energy_j, window.reading.source)
 
-    Windows may nest and overlap. On a machine without a GPU the energy is CodeCarbon's estimate for
-    CPU and RAM, and the reading's source says so.
+    Windows may nest and overlap, also in several threads. On a machine without a GPU the energy is
+    CodeCarbon's estimate for CPU and RAM, and the reading's source says so.
     """
 
     def __init__(
@@ -124,7 +124,14 @@ class EnergyMeter:
         return self._no_gpu_reason
 
     def __enter__(self) -> EnergyMeter:
-        """Find the boards and start to measure."""
+        """Find the boards and start to measure.
+
+        Raises:
+            RuntimeError: It measures already.
+            ValueError: One of the `gpus` is not there.
+        """
+        if self.running:
+            raise RuntimeError("the meter is running already: a `with` block inside needs its own")
         self._no_gpu_reason, self._last_carbon = "", None
         self._open.clear()
         chosen = self._choose_boards()
@@ -156,8 +163,8 @@ class EnergyMeter:
 
         Args:
             synchronize: Whether to wait for the GPU.
-            read_carbon: Whether to read CodeCarbon too, which takes longer than all else with a
-                GPU (14 ms on an H200); otherwise its last totals are repeated.
+            read_carbon: Whether to read CodeCarbon too, which with a GPU takes longer than all
+                else (docs/measuring.md says how long); otherwise its last totals are repeated.
         """
         if self._sampler is None or self._carbon is None:
             raise RuntimeError("the meter is not running: use it in a `with` block")
@@ -222,7 +229,9 @@ class EnergyMeter:
             ValueError: No window of that name is open.
         """
         if name not in self._open:
-            raise ValueError(f"window {name!r} has not begun; open are {sorted(self._open)}")
+            raise ValueError(
+                f"window {name!r} has not begun or has ended; open are {sorted(self._open)}"
+            )
         return self.between(self._open.pop(name), self.mark(), name)
 
     def _choose_boards(self) -> tuple[Board, ...]:

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import sys
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-import yaml
 
 from green_screen import names
-from green_screen.power.idle import idle_power_w
-from green_screen.power.meter import EnergyReading
+from green_screen.training.log_files import LogFiles
 from green_screen.training.measurement import RunMeasurement
 
 if TYPE_CHECKING:
     from green_screen.tracking import RunLogger
 
 logger = logging.getLogger(__name__)
-
-# Column of logs.csv -> metric, after `epoch` and `time`. The names up to energy_J are older than
-# this project: published logs of runs have them.
-_COLUMNS: dict[str, str] = {
-    "loss": names.LOSS,
-    "accuracy": names.ACCURACY,
-    "val_loss": names.VAL_LOSS,
-    "val_accuracy": names.VAL_ACCURACY,
-    "gpu_power_W": names.GPU_POWER_MEAN_W,
-    "gpu_temp_C": names.GPU_TEMPERATURE_C,
-    "gpu_util_%": names.GPU_UTILIZATION_PERCENT,
-    "energy_J": names.EPOCH_ENERGY_J,
-    "train_energy_J": names.TRAIN_ENERGY_J,
-    "validation_energy_J": names.VALIDATION_ENERGY_J,
-    "gpu_energy_J": names.GPU_ENERGY_J,
-    "epoch_time_s": names.EPOCH_TIME_S,
-    "train_time_s": names.TRAIN_TIME_S,
-    "learning_rate": names.LEARNING_RATE,
-    "codecarbon_cpu_kWh": names.CODECARBON_CPU_KWH,
-    "codecarbon_gpu_kWh": names.CODECARBON_GPU_KWH,
-    "codecarbon_ram_kWh": names.CODECARBON_RAM_KWH,
-    "emissions_kg_CO2eq": names.EMISSIONS_KG_CO2EQ,
-}
-_HEADER = ("epoch", "time", *_COLUMNS)
 
 # What Keras calls an accuracy, the plainest first: a top-5 accuracy also ends in "accuracy".
 _ACCURACIES = (
@@ -65,7 +37,11 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
     ``logs.csv`` gets a row ``pre`` (the machine waiting), one an epoch, and a row ``post``; `time`
     is in seconds since the row ``pre``. ``parameters.yaml`` says what was run. If an MLflow run is
     active, each epoch's metrics go there too, and the run's figures at the end. If its server
-    fails, the training goes on, and the rest of its figures is in the files alone.
+    fails, the training goes on, and the rest of its figures is in the files alone; if those can no
+    longer be written, in MLflow alone.
+
+    A ``fit`` that fails leaves the rows of the epochs before. Keras does not tell a callback of
+    that: its sampling ends when it is deleted or used again.
 
     Example::
 
@@ -95,7 +71,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             logger: Where metrics go; without it, to the active MLflow run if there is one.
         """
         super().__init__()
-        self.directory = Path(directory)
+        self._files = LogFiles(Path(directory), of_a_run=measurement is not None)
         self._country = country
         self._sample_hz = sample_hz
         self._images = images_per_epoch
@@ -105,7 +81,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._abort: Callable[[], object] = lambda: None
         self._given_logger = logger
         self._logger: RunLogger | None = None
-        self._start_s: float | None = None
+        self._started = False
         self._further = 0
         self._explained: set[str] = set()
 
@@ -122,20 +98,31 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         return measurement
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Start the measurement, unless one is under way, and write the row ``pre``."""
+        """Start the measurement, unless one is under way, and write the row ``pre``.
+
+        Raises:
+            OSError: The files cannot be written. Nothing has been measured or trained then.
+        """
         if self._shared is None:
             self._abort()  # of the last fit, if that failed
-            self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
-            self._abort = weakref.finalize(self, self._own.abort)
-            self._own.__enter__()
-            self._start_s = None
+            self._own, self._started = None, False
             self._further = 0
             self._explained.clear()
         self._logger = self._given_logger or _active_logger()
-        if self._start_s is None:
-            self._start_s = time.perf_counter()
-            self._write_header()
-            self._write_idle("pre", self.measurement.idle_before)
+        if self._started:  # of epochs for the measurement alone
+            return
+        self._files.start()
+        if self._shared is None:
+            self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
+            self._abort = weakref.finalize(self, self._own.abort)
+            self._own.__enter__()
+        self._started = True
+        idle = self.measurement.idle_before
+        self._files.idle_row("pre", idle)
+        if idle is not None:
+            # Said now, because a training that is cut off does not come to its summary.
+            source = {names.TAG_ENERGY_SOURCE: idle.source}
+            self._log(lambda log: log.tags(source))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Begin the epoch's window."""
@@ -164,9 +151,12 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             step, metrics = epoch, {**_keras_metrics(logs or {}), **measured}
             metrics[names.LEARNING_RATE] = self._learning_rate()
-            self._write_row(str(epoch), metrics)
+            self._files.row(str(epoch), metrics)
         self._log(lambda log: log.metrics(metrics, step=step))
-        self._explain(self.measurement.missing)
+        missing = dict(self.measurement.missing)
+        if math.isnan(metrics.get(names.LEARNING_RATE, 0.0)):
+            missing[names.LEARNING_RATE] = "the model has no optimizer with a learning rate"
+        self._explain(missing)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """End the callback's own measurement and write the rest."""
@@ -190,10 +180,10 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._finish(self.measurement, parameters)
 
     def _finish(self, measurement: RunMeasurement, parameters: Mapping[str, Any]) -> None:
-        self._write_idle("post", measurement.idle_after)
-        known = {"n_parameters": int(self.model.count_params()), **parameters}
-        text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
-        (self.directory / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
+        self._files.idle_row("post", measurement.idle_after)
+        # A model whose training step trains others may never be built itself.
+        count = {"n_parameters": int(self.model.count_params())} if self.model.built else {}
+        self._files.parameters({**count, **parameters})
 
     def _explain(self, missing: Mapping[str, str]) -> None:
         """Say once for each metric why it is missing."""
@@ -220,41 +210,16 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
                 "from here is in %s alone",
                 type(error).__name__,
                 error,
-                self._csv,
+                self._files.csv,
             )
 
     def _learning_rate(self) -> float:
-        rate = self.model.optimizer.learning_rate
+        """Return the rate now; NaN where a training step has optimizers of its own."""
+        optimizer = self.model.optimizer
+        rate = getattr(optimizer, "learning_rate", math.nan)
         if callable(rate):
-            rate = rate(self.model.optimizer.iterations)
+            rate = rate(optimizer.iterations)
         return float(keras.backend.get_value(rate))
-
-    def _write_header(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self._csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(_HEADER)
-
-    def _write_idle(self, label: str, reading: EnergyReading | None) -> None:
-        if reading is None:
-            return
-        row = {
-            names.GPU_POWER_MEAN_W: idle_power_w(reading) if reading.devices else math.nan,
-            names.GPU_TEMPERATURE_C: reading.temperature_c,
-            names.GPU_UTILIZATION_PERCENT: reading.utilization_percent,
-        }
-        self._write_row(label, row)
-
-    def _write_row(self, label: str, metrics: Mapping[str, float]) -> None:
-        """Append one row; what is missing is an empty cell."""
-        elapsed_s = time.perf_counter() - (self._start_s or 0.0)
-        values = [metrics.get(metric, math.nan) for metric in _COLUMNS.values()]
-        cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
-        with self._csv.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([label, f"{elapsed_s:.3f}", *cells])
-
-    @property
-    def _csv(self) -> Path:
-        return self.directory / names.LOGS_CSV
 
 
 def _keras_metrics(logs: Mapping[str, float]) -> dict[str, float]:

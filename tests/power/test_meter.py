@@ -212,6 +212,34 @@ def test_estimates_of_neighbouring_windows_add_up():
     assert sum(part.energy_j for part in parts) == pytest.approx(whole.energy_j)
 
 
+def test_windows_of_several_threads_count_no_time_twice():
+    interval_s = sys.getswitchinterval()
+    meeting = threading.Barrier(8)
+
+    def work(meter: EnergyMeter) -> None:
+        for _ in range(12):
+            meeting.wait()
+            with meter.window(threading.current_thread().name):
+                time.sleep(0.07)
+
+    with EnergyMeter(gpus=[]) as meter:
+        with meter.window("alone") as alone:
+            time.sleep(0.5)
+        sys.setswitchinterval(1e-5)
+        try:
+            with meter.window("together") as together:
+                threads = [threading.Thread(target=work, args=(meter,)) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        finally:
+            sys.setswitchinterval(interval_s)
+    # The power of the memory is a constant.
+    ram_w = [3.6e6 * w.reading.carbon.ram_kwh / w.reading.seconds for w in (alone, together)]
+    assert ram_w[1] == pytest.approx(ram_w[0], rel=0.05)
+
+
 def test_the_gpu_is_waited_for_at_each_edge(machine):
     machine(SimulatedBoard())
     waits = []
@@ -245,6 +273,13 @@ def test_misuse_is_refused_with_the_names(machine):
             meter.begin("twice")
         with pytest.raises(ValueError, match="'never' has not begun"):
             meter.end("never")
+        meter.end("twice")
+        with pytest.raises(ValueError, match=r"'twice' has not begun or has ended; open are \[\]"):
+            meter.end("twice")
+        with pytest.raises(RuntimeError, match="running already"):
+            meter.__enter__()
+        assert len(sampler_threads()) == 1  # the one it had
+    assert not sampler_threads()
 
 
 def test_a_meter_can_be_used_again(machine):

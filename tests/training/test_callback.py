@@ -18,6 +18,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
@@ -196,8 +197,10 @@ def test_a_second_fit_after_one_that_failed_starts_anew(tmp_path):
             raise OSError("disk full")
 
     callback = SMICallback(directory=tmp_path)
+    (tmp_path / "parameters.yaml").write_text("model: of an earlier training\n")
     with pytest.raises(OSError, match="disk full"):
         fit(model(), callback, Broken())
+    assert not (tmp_path / "parameters.yaml").exists()  # it would pass for this one's
     fit(model(), callback, epochs=1)
     assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "post"]
     # Given up after a failure, it takes along what it had started.
@@ -208,6 +211,94 @@ def test_a_second_fit_after_one_that_failed_starts_anew(tmp_path):
     for thread in set(threading.enumerate()) - before:
         thread.join(timeout=30)  # CodeCarbon's cancelled timers take a moment to notice
         assert not thread.is_alive()
+
+
+class Trainer(keras.Model):
+    """Trains another network by an optimizer of its own, as the two of a GAN are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.its_optimizer = model(), keras.optimizers.SGD(0.1)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        images, labels = data
+        with tf.GradientTape() as tape:
+            guess = self.network(images, training=True)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, guess))
+        variables = self.network.trainable_variables
+        self.its_optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+        return {"loss": loss}
+
+
+def test_a_model_of_models_trains_to_the_end(tmp_path, store):
+    trainer = Trainer()
+    trainer.compile()
+    trainer.optimizer = None
+    with mlflow.start_run() as run:
+        fit(trainer, SMICallback(directory=tmp_path), epochs=2)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "1", "post"]
+    assert rows(tmp_path)[1]["learning_rate"] == ""
+    content = yaml.safe_load((tmp_path / "parameters.yaml").read_text(encoding="utf-8"))
+    assert content == {"model": trainer.name}  # its parameters cannot be counted
+    data = store.get_run(run.info.run_id).data
+    assert "no optimizer" in data.tags[names.MISSING_PREFIX + names.LEARNING_RATE]
+    assert data.metrics[names.ENERGY_TOTAL_J] > 0
+
+
+def test_a_training_that_is_cut_off_says_where_its_energy_comes_from(tmp_path, store):
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), mlflow.start_run() as run:
+        fit(model(), SMICallback(directory=tmp_path), Broken())
+    data = store.get_run(run.info.run_id).data
+    assert data.metrics[names.EPOCH_ENERGY_J] > 0
+    assert data.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_ESTIMATE
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    before = set(threading.enumerate())
+    network, callback = model(), SMICallback(directory=tmp_path / "file" / "smi")
+    with pytest.raises(NotADirectoryError):
+        fit(network, callback)
+    assert not network.built
+    assert not set(threading.enumerate()) - before
+
+
+class Gone(keras.callbacks.Callback):
+    """Takes the folder away in mid-training."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        if epoch == 1:
+            shutil.rmtree(self.folder)
+
+
+def test_files_that_can_no_longer_be_written_cost_themselves_and_not_the_training(
+    tmp_path, store, caplog
+):
+    callback = SMICallback(directory=tmp_path / "smi")
+    with mlflow.start_run() as run:
+        fit(model(), callback, Gone(tmp_path / "smi"))
+    history = store.get_metric_history(run.info.run_id, names.EPOCH_ENERGY_J)
+    assert [metric.step for metric in history] == [0, 1, 2]
+    (warning,) = [r.message for r in caplog.records if r.name.startswith("green_screen.training")]
+    assert "can no longer be written" in warning and "No such file" in warning
+    fit(model(), callback, epochs=1)  # the next one has files again
+    assert [row["epoch"] for row in rows(tmp_path / "smi")] == ["pre", "0", "post"]
+
+
+def test_a_run_of_this_project_is_not_whole_without_its_files(tmp_path):
+    with pytest.raises(FileNotFoundError), RunMeasurement(country="USA") as measurement:
+        callback = SMICallback(directory=tmp_path / "smi", measurement=measurement)
+        fit(model(), callback, Gone(tmp_path / "smi"))
 
 
 def test_an_evaluation_outside_of_fit_is_none_of_its_business(tmp_path):
