@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -235,9 +236,20 @@ def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing
         y_in = height_in - top_in - bars_in
         bars = figure.add_axes((left, y_in / height_in, width, bars_in / height_in))
         edges = np.arange(count + 1) - 0.5
-        floor = used[column].iloc[0] / 1.5
-        bars.stairs(used[column], edges, baseline=floor, fill=True, color=style.MUTED)
+        tops = used[column].to_numpy()
+        floor = tops[0] / 1.5
+        # Not `stairs`, whose patch is measured edge by edge, a second for 10,000 runs.
+        bars.fill_between(
+            edges,
+            np.append(tops, tops[-1]),
+            floor,
+            step="post",
+            color=style.MUTED,
+            linewidth=0,
+            rasterized=count > style.MAX_VECTOR_POINTS,
+        )
         style.log_axis(bars, "y", used[column])
+        bars.set_ylim(bottom=floor)
         bars.set_title(_wrap(label, width_in), fontsize=8.5, fontweight="normal")
         style.only_grid(bars, "y")
         bars.tick_params(axis="x", length=0, labelbottom=False)
@@ -263,20 +275,22 @@ def _strip(
 ) -> None:
     levels = _levels(factor, runs[EFFECTIVE + factor])
     many = len(runs) > style.MAX_VECTOR_POINTS
-    for place, level in enumerate(levels):
-        values = runs.loc[runs[EFFECTIVE + factor] == level, column]
-        axes.plot(
-            values,
-            place + rng.uniform(-0.22, 0.22, len(values)),
-            "o",
-            color="#6f857b",
-            markersize=3,
-            markerfacecolor="none",
-            markeredgewidth=0.7,
-            alpha=0.15 if many else 1.0,
-            rasterized=many,
-        )
-        axes.plot(values.median(), place, "|", color=style.INK, markersize=12, markeredgewidth=2.2)
+    places = _places(runs[EFFECTIVE + factor], levels)
+    # All levels at once: rasterized, each drawing is an image of its own.
+    axes.plot(
+        runs[column],
+        places + rng.uniform(-0.22, 0.22, len(runs)),
+        "o",
+        color="#6f857b",
+        markersize=3,
+        markerfacecolor="none",
+        markeredgewidth=0.7,
+        alpha=0.15 if many else 1.0,
+        rasterized=many,
+    )
+    for place in range(len(levels)):
+        median = runs.loc[places == place, column].median()
+        axes.plot(median, place, "|", color=style.INK, markersize=12, markeredgewidth=2.2)
     axes.set_yticks(range(len(levels)), [_short(level) for level in levels])
     axes.set_ylim(len(levels) - 0.4, -0.6)
     axes.set_title(factor)
@@ -288,8 +302,9 @@ class _Strip:
     """A factor's level of each run as a line of shades, under its name and its legend."""
 
     def __init__(self, factor: str, levels: pd.Series[str], width_in: float) -> None:
-        self._factor, self._levels = factor, levels
+        self._factor = factor
         self._order = _levels(factor, levels)
+        self._places = _places(levels, self._order)
         self._labels = [_short(level) for level in self._order]
         beside_in = width_in - 0.09 * len(factor) - 0.2
         self._columns = _columns_within(self._labels, beside_in)
@@ -303,11 +318,11 @@ class _Strip:
     def draw(self, axes: Axes) -> None:
         """Draw it into axes that are :data:`_STRIP_IN` high."""
         shades = style.shades(len(self._order))
-        colours = np.array([to_rgb(shades[self._order.index(level)]) for level in self._levels])
+        colours = np.array([to_rgb(shade) for shade in shades])[self._places]
         axes.imshow(
             colours[np.newaxis, :, :],
             aspect="auto",
-            extent=(-0.5, len(self._levels) - 0.5, 0, 1),
+            extent=(-0.5, len(self._places) - 0.5, 0, 1),
             interpolation="nearest",
         )
         axes.set_yticks([])
@@ -343,10 +358,16 @@ def _columns_within(labels: Sequence[str], room_in: float) -> int:
 
 def _levels(factor: str, values: pd.Series[str]) -> tuple[str, ...]:
     """Return the levels that occur, in their natural order."""
+    occurring = set(values.unique())
     if factor in IMPLEMENTED:
-        return sort_levels(factor, set(values))
-    apart = set(values) & {NO_MOMENTUM, ""}
-    return (*sort_levels(factor, set(values) - apart), *sorted(apart))
+        return sort_levels(factor, occurring)
+    apart = occurring & {NO_MOMENTUM, ""}
+    return (*sort_levels(factor, occurring - apart), *sorted(apart))
+
+
+def _places(values: pd.Series[str], levels: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Return for each value which of the levels it is."""
+    return np.asarray(pd.Index(levels).get_indexer(pd.Index(values)))
 
 
 def _heading(axes: Axes, y: float, text: str) -> None:
