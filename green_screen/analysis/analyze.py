@@ -92,7 +92,8 @@ def analyze(
         run.params(option_params(options))
         dataset = from_pandas(runs.drop(columns="start_time"), name=_file_name(subject.name))
         run.dataset(dataset, "analysis")
-        if executor is None:
+        if executor is None and options.final_repeats > 0:
+            # Now, because it gets ready for the final runs while the campaign is fitted.
             executor = LocalExecutor(devices=local_devices()[:1])
             stack.callback(executor.close)
         cost = _cost(subject, options)
@@ -100,7 +101,7 @@ def analyze(
         selection, problems = chosen(runs, options)
         final: FinalComparison | None = None
         made: FinalRuns | None = None
-        if selection is not None and options.final_repeats > 0:
+        if selection is not None and executor is not None and options.final_repeats > 0:
             try:
                 plan = final_plan(subject, selection, options, trainer)
                 made = run_finals(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
@@ -10,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request_safe
 
+from green_screen.analysis.paging import STREAMS
 from green_screen.tracking import store
 
 # Runs a request: a server accepts 100, but their ids must also fit the address.
@@ -41,35 +43,41 @@ def read_histories(
     that fails (another kind of server, or a proxy that knows the documented routes alone), the
     client is asked after all.
     """
-    parts = [run_ids[at : at + RUNS_A_REQUEST] for at in range(0, len(run_ids), RUNS_A_REQUEST)]
+    spans = range(0, len(run_ids), RUNS_A_REQUEST)
+    parts = [(metric, run_ids[at : at + RUNS_A_REQUEST]) for metric in metrics for at in spans]
+    # A server has several processes to answer with.
+    streams = STREAMS if client.tracking_uri.startswith("http") else 1
     try:
-        return [
-            entry for metric in metrics for part in parts for entry in _of(client, part, metric)
-        ]
+        with ThreadPoolExecutor(streams) as pool:
+            found = list(pool.map(lambda part: _of(client, *part), parts))
+        return [entry for entries in found for entry in entries]
     except (MlflowException, AttributeError, KeyError, ValueError) as error:
         if store.is_transient(error):
             raise
+    return _one_by_one(client, run_ids, metrics)
+
+
+def _of(client: MlflowClient, metric: str, run_ids: Sequence[str]) -> list[Entry]:
+    """Return the histories of a metric; of a full answer nobody knows whether it is complete."""
+    asked = _from_server if client.tracking_uri.startswith("http") else _from_store
+    found = asked(client.tracking_uri, run_ids, metric)
+    if len(found) < MAX_VALUES:
+        return found
+    if len(run_ids) > 1:
+        half = len(run_ids) // 2
+        return [*_of(client, metric, run_ids[:half]), *_of(client, metric, run_ids[half:])]
+    return _one_by_one(client, run_ids, [metric])
+
+
+def _one_by_one(
+    client: MlflowClient, run_ids: Sequence[str], metrics: Sequence[str]
+) -> list[Entry]:
     return [
         Entry(run_id, value.step, metric, value.value)
         for run_id in run_ids
         for metric in metrics
         for value in client.get_metric_history(run_id, metric)
     ]
-
-
-def _of(client: MlflowClient, run_ids: Sequence[str], metric: str) -> Iterator[Entry]:
-    """Give the histories of a metric; of a full answer nobody knows whether it is complete."""
-    asked = _from_server if client.tracking_uri.startswith("http") else _from_store
-    found = asked(client.tracking_uri, run_ids, metric)
-    if len(found) < MAX_VALUES:
-        yield from found
-    elif len(run_ids) > 1:
-        half = len(run_ids) // 2
-        yield from _of(client, run_ids[:half], metric)
-        yield from _of(client, run_ids[half:], metric)
-    else:
-        for value in client.get_metric_history(run_ids[0], metric):
-            yield Entry(run_ids[0], value.step, metric, value.value)
 
 
 def _from_server(uri: str, run_ids: Sequence[str], metric: str) -> list[Entry]:

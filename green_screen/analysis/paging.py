@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from mlflow.tracking import MlflowClient
 PAGE = 500
 # Requests at once: as many as ``mlflow server`` has processes if nothing else is said.
 STREAMS = 4
+STAGGER_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,13 @@ def _read_spans(search: _Search) -> dict[str, Run]:
     newest_ms = search.newest_ms()
     runs: dict[str, Run] = {}
     with ThreadPoolExecutor(STREAMS) as pool:
-        pending = {pool.submit(_read_start, part) for part in _parts(search, newest_ms, STREAMS)}
+        pending: set[Future[tuple[list[Run], _Search | None]]] = set()
+        # More spans than readers: some readers meet a process that others keep busy, too.
+        for part in _parts(search, newest_ms, 4 * STREAMS):
+            pending.add(pool.submit(_read_start, part))
+            if len(pending) < STREAMS:
+                # A process accepts all connections that wait, so they must not come together.
+                time.sleep(STAGGER_S)
         try:
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)

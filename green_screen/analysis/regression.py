@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,7 +204,16 @@ def _with_fit(
     projections = type_two(design, matrix)
     effects = effects_table(design, fitted, regression, runs, alpha)
     simple_effects = simple_effects_table(design, fitted, regression, runs, alpha)
-    validation, why_not = cross_validate(runs, y, design, repeats=repeats, alpha=alpha, seed=seed)
+    with ThreadPoolExecutor(1) as pool:
+        # The forest and the linear algebra leave the interpreter free most of the time.
+        forest = pool.submit(forest_importance, runs, y, trees=trees, seed=seed)
+        validation, why_not = cross_validate(
+            runs, y, design, repeats=repeats, alpha=alpha, seed=seed
+        )
+        permutation = permutation_check(
+            projections, matrix, y, permutations=permutations, alpha=alpha, seed=seed
+        )
+        importance = forest.result()
     statements = [*nothing.statements, *_unknown(effects), *_unknown(simple_effects)]
     if why_not:
         statements.append(f"cross-validation: {why_not}")
@@ -222,10 +232,8 @@ def _with_fit(
         residuals=residuals,
         diagnostics=diagnostics,
         cross_validation=validation,
-        permutation=permutation_check(
-            projections, matrix, y, permutations=permutations, alpha=alpha, seed=seed
-        ),
-        importance=forest_importance(runs, y, trees=trees, seed=seed),
+        permutation=permutation,
+        importance=importance,
         model=EnergyModel(
             response=nothing.response.name,
             unit=nothing.response.unit,
