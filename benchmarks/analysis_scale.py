@@ -5,13 +5,15 @@
 makes a simulated campaign in a fresh SQLite store (through MLflow's client; by far the longest
 part), then does what the entry point ``analyze`` does without final runs (read, fit, select, draw,
 write and log the report, register the energy model), in a fresh process each, directly and through
-``mlflow server``. It prints one line a way: seconds from the first import to the end, and the peak
-of that process's memory. ``--folder`` keeps the store, and a second call with it uses it again.
+``mlflow server`` once all of its processes are up. It prints one line a way: seconds from the first
+import to the end, and the peak of that process's memory. ``--folder`` keeps the store, and a second
+call with it uses it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import socket
@@ -24,6 +26,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -67,6 +71,26 @@ def measure(uri: str) -> None:
     )
 
 
+def used_s(pid: int) -> float:
+    """Return the processor time of a process and those that it started, in seconds."""
+    total = 0.0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:2])
+    return total
+
+
+def wait_until_idle(pid: int) -> None:
+    """Wait until a server has started: it answers long before its job runners are imported."""
+    before_s = used_s(pid)
+    for _ in range(60):
+        time.sleep(2)
+        now_s = used_s(pid)
+        if abs(now_s - before_s) < 0.2:
+            return
+        before_s = now_s
+
+
 @contextmanager
 def server(store: str) -> Iterator[str]:
     """Run ``mlflow server`` on a free port and give its address."""
@@ -84,6 +108,7 @@ def server(store: str) -> Iterator[str]:
                 break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
+        wait_until_idle(process.pid)
         yield uri
     finally:
         process.terminate()
