@@ -7,8 +7,10 @@ The formula here has the same values and gradients, as `tests/training/test_fake
 and knows no loop and no copy. Definition: Jacob et al. 2018, arXiv:1712.05877, with the rounding of
 ``tensorflow/core/kernels/fake_quant_ops_functor.h``.
 
-On a GPU each quantizer is one XLA program (as Keras does with its optimizers' updates): one launch
-instead of some forty. That belongs to the quantizer: the network around it is not compiled.
+On a GPU a quantizer is one XLA program (as Keras does with its optimizers' updates): one launch
+instead of some forty. Those of all weights are one program together, because to start a program
+costs the host more than a kernel, and the gradient is a plain operation for the same reason. That
+belongs to the quantizers: the network around them is not compiled.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -74,18 +77,12 @@ def fake_quant(
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def quantize(x: Any, low: Any, high: Any) -> tuple[Any, Any]:
-        grid = _nudge(low, high, quant_min, quant_max)
-        empty = tf.logical_and(tf.equal(low, 0.0), tf.equal(high, 0.0))
-        shifted = tf.maximum(tf.minimum(x, grid.high), grid.low) - grid.low
-        # TensorFlow's per-tensor kernel divides by the step, its per-channel kernel multiplies.
-        scaled = shifted * grid.steps_per_unit if low.shape.rank else shifted / grid.step
-        rounded = tf.floor(scaled - grid.zero_point + 0.5) * grid.step
-        outputs = tf.where(empty, tf.zeros_like(x), rounded)
+        outputs, inside = _quantize(x, low, high, quant_min, quant_max)
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
-            below = tf.logical_and(x < grid.low, ~empty)
-            above = tf.logical_and(x > grid.high, ~empty)
-            inside = tf.logical_or(tf.logical_and(x >= grid.low, x <= grid.high), empty)
+            grid = _nudge(low, high, quant_min, quant_max)
+            below = tf.logical_and(x < grid.low, ~inside)
+            above = tf.logical_and(x > grid.high, ~inside)
             nothing = tf.zeros_like(upstream)
             axes = list(range(x.shape.rank - 1)) if low.shape.rank else None
             return (
@@ -101,29 +98,80 @@ def fake_quant(
     )
 
 
-def _observe(inputs: Any, *, per_axis: bool, symmetric: bool, narrow_range: bool) -> Any:
+def _quantize(x: Any, low: Any, high: Any, quant_min: float, quant_max: float) -> tuple[Any, Any]:
+    """Return the rounded values, and where the gradient passes."""
+    grid = _nudge(low, high, quant_min, quant_max)
+    empty = tf.logical_and(tf.equal(low, 0.0), tf.equal(high, 0.0))
+    shifted = tf.maximum(tf.minimum(x, grid.high), grid.low) - grid.low
+    # TensorFlow's per-tensor kernel divides by the step, its per-channel kernel multiplies.
+    scaled = shifted * grid.steps_per_unit if low.shape.rank else shifted / grid.step
+    rounded = tf.floor(scaled - grid.zero_point + 0.5) * grid.step
+    outputs = tf.where(empty, tf.zeros_like(x), rounded)
+    inside = tf.logical_or(tf.logical_and(x >= grid.low, x <= grid.high), empty)
+    return outputs, inside
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What tells one quantizer from another."""
+
+    update: str
+    per_axis: bool
+    symmetric: bool
+    narrow_range: bool
+    quant_max: float = 255.0
+
+    @property
+    def quant_min(self) -> float:
+        return 1.0 if self.narrow_range else 0.0
+
+
+def _observe(inputs: Any, spec: _Spec) -> Any:
     """Return the range of a batch, which always holds zero."""
-    axes = list(range(inputs.shape.rank - 1)) if per_axis else None
+    axes = list(range(inputs.shape.rank - 1)) if spec.per_axis else None
     low, high = tf.reduce_min(inputs, axes), tf.reduce_max(inputs, axes)
-    if not symmetric:
+    if not spec.symmetric:
         return tf.minimum(low, 0.0), tf.maximum(high, 0.0)
-    ratio = -1.0 if narrow_range else -254.0 / 256.0
+    ratio = -1.0 if spec.narrow_range else -254.0 / 256.0
     return tf.minimum(low, high / ratio), tf.maximum(high, low * ratio)
 
 
-def _train(inputs: Any, low: Any, high: Any, *, update: str, **spec: bool) -> tuple[Any, Any, Any]:
-    """Update a range by a batch and quantize the batch with it."""
-    observed_low, observed_high = _observe(inputs, **spec)
-    if update == "average":
+def _train(inputs: Any, low: Any, high: Any, spec: _Spec) -> tuple[Any, Any, Any, Any]:
+    """Update a range by a batch and quantize the batch with it.
+
+    Returns the rounded values, where the gradient passes, and the range.
+    """
+    observed_low, observed_high = _observe(inputs, spec)
+    if spec.update == "average":
         low -= (low - observed_low) * (1.0 - EMA_DECAY)
         high -= (high - observed_high) * (1.0 - EMA_DECAY)
-    elif update == "extremes":
+    elif spec.update == "extremes":
         low, high = tf.minimum(low, observed_low), tf.maximum(high, observed_high)
     else:
         low, high = observed_low, observed_high
-    # The range is state, not a function to be differentiated.
-    low, high = tf.stop_gradient(low), tf.stop_gradient(high)
-    return fake_quant(inputs, low, high, narrow_range=spec["narrow_range"]), low, high
+    outputs, inside = _quantize(inputs, low, high, spec.quant_min, spec.quant_max)
+    return outputs, inside, low, high
+
+
+def _train_all(
+    tensors: list[Any], lows: list[Any], highs: list[Any], specs: tuple[_Spec, ...]
+) -> list[tuple[Any, Any, Any, Any]]:
+    """Do the same for several tensors."""
+    return [_train(*one) for one in zip(tensors, lows, highs, specs, strict=True)]
+
+
+def _straight_through(inputs: Any, outputs: Any, inside: Any) -> Any:
+    """Return `outputs` with the gradient of `inputs` where it passes.
+
+    The range is state, not a function to be differentiated. The gradient is a single operation,
+    which costs less to start than an XLA program.
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def replace(x: Any) -> tuple[Any, Any]:
+        return outputs, lambda upstream: tf.where(inside, upstream, tf.zeros_like(upstream))
+
+    return replace(inputs)
 
 
 # Whether quantizers are traced as XLA programs; None is where there is a GPU.
@@ -142,7 +190,7 @@ def compiled(choice: bool) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _programs() -> tuple[Any, Any]:
-    return tf.function(_train, jit_compile=True), tf.function(fake_quant, jit_compile=True)
+    return tf.function(_train_all, jit_compile=True), tf.function(fake_quant, jit_compile=True)
 
 
 def _functions() -> tuple[Any, Any]:
@@ -150,7 +198,7 @@ def _functions() -> tuple[Any, Any]:
     choice = _compile.get()
     if choice is None:
         choice = bool(tf.config.list_physical_devices("GPU"))
-    return _programs() if choice else (_train, fake_quant)
+    return _programs() if choice else (_train_all, fake_quant)
 
 
 class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
@@ -175,12 +223,13 @@ class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
         if not kinds or original.num_bits != 8:
             raise TypeError(f"original must be an 8-bit range quantizer, but got {original!r}")
         self.original = original
-        self._spec = {
-            "update": self._UPDATES[kinds[0]],
-            "per_axis": bool(original.per_axis),
-            "symmetric": bool(original.symmetric),
-            "narrow_range": bool(original.narrow_range),
-        }
+        self._spec = _Spec(
+            update=self._UPDATES[kinds[0]],
+            per_axis=bool(original.per_axis),
+            symmetric=bool(original.symmetric),
+            narrow_range=bool(original.narrow_range),
+        )
+        self.group: WeightGroup | None = None
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
         """Return the original's variables."""
@@ -188,19 +237,56 @@ class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
 
     def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
         """Return `inputs` quantized; in training, move the range first."""
-        train, infer = _functions()
-        low, high = weights["min_var"], weights["max_var"]
-        inputs = tf.convert_to_tensor(inputs)
-        if not training:
-            narrow = self._spec["narrow_range"]
-            return infer(inputs, low.read_value(), high.read_value(), narrow_range=narrow)
-        outputs, new_low, new_high = train(
-            inputs, low.read_value(), high.read_value(), **self._spec
-        )
-        low.assign(new_low)
-        high.assign(new_high)
-        return outputs
+        if training and self.group is not None and not tf.executing_eagerly():
+            return self.group.quantized(self)
+        if training:
+            return _trained([self], [inputs], [weights])[0]
+        low, high = weights["min_var"].read_value(), weights["max_var"].read_value()
+        _, infer = _functions()
+        return infer(inputs, low, high, narrow_range=self._spec.narrow_range)
 
     def get_config(self) -> Any:
         """Return the original's configuration."""
         return self.original.get_config()
+
+
+def _trained(
+    members: list[VectorizedQuantizer], inputs: list[Any], ranges: list[dict[str, Any]]
+) -> list[Any]:
+    """Move the ranges of some quantizers and return their inputs quantized."""
+    train, _ = _functions()
+    tensors = [tf.convert_to_tensor(one) for one in inputs]
+    lows = [one["min_var"].read_value() for one in ranges]
+    highs = [one["max_var"].read_value() for one in ranges]
+    found = train(tensors, lows, highs, tuple(member._spec for member in members))
+    quantized = []
+    for tensor, variables, (outputs, inside, low, high) in zip(tensors, ranges, found, strict=True):
+        variables["min_var"].assign(low)
+        variables["max_var"].assign(high)
+        quantized.append(_straight_through(tensor, outputs, inside))
+    return quantized
+
+
+class WeightGroup:
+    """The weights of a network, quantized together at the step's beginning: one program for all.
+
+    A graph holds each weight as it was when the first of them is asked for, so the group is for
+    graphs of one training step, in which weights change at the end.
+    """
+
+    def __init__(self) -> None:
+        """Begin without members."""
+        self._members: list[tuple[VectorizedQuantizer, Any, dict[str, Any]]] = []
+
+    def add(self, quantizer: VectorizedQuantizer, weight: Any, variables: dict[str, Any]) -> None:
+        """Take a weight into the group."""
+        quantizer.group = self
+        self._members.append((quantizer, weight, variables))
+
+    def quantized(self, quantizer: VectorizedQuantizer) -> Any:
+        """Return the quantized weight of a member in the graph that is being traced."""
+        kept = tf.compat.v1.get_collection_ref(f"quantized by {id(self)}")
+        members, weights, ranges = (list(column) for column in zip(*self._members, strict=True))
+        if not kept:
+            kept.extend(_trained(members, weights, ranges))
+        return kept[members.index(quantizer)]

@@ -10,7 +10,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
     quantize_wrapper,
 )
 
-from green_screen.training.fake_quant import VectorizedQuantizer
+from green_screen.training.fake_quant import VectorizedQuantizer, WeightGroup
 
 
 def quantization_aware(model: Any) -> Any:
@@ -24,13 +24,14 @@ def quantization_aware(model: Any) -> Any:
         model: A flat functional float32 model.
     """
     quantized = tfmot.quantization.keras.quantize_model(model)
+    weights = WeightGroup()
     for layer in quantized.layers:
-        _vectorize(layer)
+        _vectorize(layer, weights)
     return quantized
 
 
-def _vectorize(layer: Any) -> None:
-    """Exchange the quantizers that a wrapped layer holds."""
+def _vectorize(layer: Any, group: WeightGroup) -> None:
+    """Exchange the quantizers that a wrapped layer holds, those of its weights into a group."""
     if isinstance(layer, quantize_layer.QuantizeLayer):
         layer.quantizer = VectorizedQuantizer(layer.quantizer)
     if isinstance(layer, quantize_wrapper.QuantizeWrapper):
@@ -38,6 +39,8 @@ def _vectorize(layer: Any) -> None:
             (weight, VectorizedQuantizer(quantizer), variables)
             for weight, quantizer, variables in layer._weight_vars
         ]
+        for weight, quantizer, variables in layer._weight_vars:
+            group.add(quantizer, weight, variables)
         layer._output_quantizers = [VectorizedQuantizer(q) for q in layer._output_quantizers]
         for activation in layer._quantize_activations:
             activation.quantizer = VectorizedQuantizer(activation.quantizer)

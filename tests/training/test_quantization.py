@@ -25,12 +25,17 @@ def network():
     return build_model("resnet8", image_size=16, n_classes=10, seed=1)
 
 
-def train_step(model):
-    """Return outputs, gradients and the quantizers' ranges of one training step."""
+def gradients_of(model):
+    """Return outputs and gradients of one training step."""
     with tf.GradientTape() as tape:
         outputs = model(IMAGES, training=True)
         loss = tf.reduce_mean(tf.keras.losses.categorical_crossentropy(LABELS, outputs))
-    gradients = tape.gradient(loss, model.trainable_variables)
+    return outputs, tape.gradient(loss, model.trainable_variables)
+
+
+def train_step(model, step):
+    """Return outputs, gradients and the quantizers' ranges of one training step."""
+    outputs, gradients = step(model)
     tensors = [outputs, *gradients, *model.non_trainable_variables, model(IMAGES, training=False)]
     return [tensor.numpy() for tensor in tensors]
 
@@ -46,12 +51,18 @@ def wrappers(model):
     return [x for x in model.layers if isinstance(x, quantize_wrapper.QuantizeWrapper)]
 
 
-def test_a_step_is_bit_for_bit_that_of_the_library():
-    ours, theirs = (
-        train_step(quantize(network()))
-        for quantize in (quantization_aware, tfmot.quantization.keras.quantize_model)
-    )
-    for a, b in zip(ours, theirs, strict=True):
+@pytest.mark.parametrize("in_a_graph", [False, True])
+def test_a_step_is_bit_for_bit_that_of_the_library(in_a_graph, request):
+    """Each quantizer by itself, and in a graph, where those of the weights are one."""
+    # TensorFlow's optimizer of graphs fuses differently around different operations.
+    option = tf.config.optimizer.set_experimental_options
+    option({"disable_meta_optimizer": True})
+    request.addfinalizer(lambda: option({"disable_meta_optimizer": False}))
+    found = []
+    for quantize in (quantization_aware, tfmot.quantization.keras.quantize_model):
+        model = quantize(network())
+        found.append(train_step(model, tf.function(gradients_of) if in_a_graph else gradients_of))
+    for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -100,7 +111,7 @@ def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
 
 
 def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_path):
-    """On a GPU each quantizer is one program; here that is asked for."""
+    """On a GPU the weights' quantizers are one program, and each other one is; here on request."""
     with fake_quant.compiled(True):
         model, pipeline, history = tiny.train(tiny.effective(internal="pre_quantization"))
     _, _, plain = tiny.trained(tiny.effective(internal="pre_quantization"))
@@ -113,6 +124,13 @@ def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_p
     operations = {node.op for f in must for node in f.node_def}
     assert "Floor" in operations
     assert "Conv2D" not in operations
+    names_of_programs = {f.signature.name for f in must}
+    nodes = [node for f in function.graph.as_graph_def().library.function for node in f.node_def]
+    calls = [node for node in nodes if node.attr["f"].func.name in names_of_programs]
+    inputs = sorted(len([i for i in node.input if i[0] != "^"]) for node in calls)
+    # A tensor and its range; ten of these for the weights.
+    assert inputs == [3] * (len(calls) - 1) + [30]
+    assert len(calls) > 10
 
     with fake_quant.compiled(True):
         serving.save_network(tmp_path, model, pipeline.preprocessing)
