@@ -284,7 +284,6 @@ RUN_METRICS = (
     names.STEADY_WINDOW_S,
     names.IDLE_POWER_W,
     names.STEADY_SM_CLOCK_MHZ,
-    names.RUN_OVERHEAD_S,
 )
 
 
