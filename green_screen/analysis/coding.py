@@ -120,7 +120,7 @@ def nest_of(name: str) -> str:
 
 def factor_column(factor: str) -> str:
     """Return the column of a runs table that holds `factor`."""
-    return MACHINE if factor == MACHINE else EFFECTIVE + factor
+    return EFFECTIVE + factor
 
 
 def interaction_name(factors: tuple[str, str]) -> str:

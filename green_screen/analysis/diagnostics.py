@@ -89,7 +89,6 @@ class BaselineNoise:
         drift_low: Lower end of its interval.
         drift_high: Upper end.
         drift_p: Small if there is drift.
-        runs: Columns ``run_id, position, start_time, value``, for a figure.
     """
 
     n_replicates: int
@@ -101,7 +100,6 @@ class BaselineNoise:
     drift_low: float
     drift_high: float
     drift_p: float
-    runs: pd.DataFrame
 
 
 def diagnose(fitted: Any, matrix: Matrix, runs: pd.DataFrame) -> tuple[Diagnostics, pd.DataFrame]:
@@ -172,11 +170,13 @@ def breusch_pagan_p(residual: Matrix, matrix: Matrix, rank: int) -> float:
 def durbin_watson(residual: Matrix, runs: pd.DataFrame) -> float:
     """Return the Durbin-Watson statistic of neighbours in run order: one campaign, one machine.
 
-    Durbin and Watson, Biometrika 37 (1950) 409-428. NaN without neighbours.
+    Durbin and Watson, Biometrika 37 (1950) 409-428: the sum of n - 1 squared differences over that
+    of n squares. With several places there are fewer differences, and their sum is raised to as
+    many, so that 2 stays the value of unrelated neighbours. NaN without neighbours.
     """
     table = runs[[*PLACE, "position"]].assign(residual=residual)
     steps = table.sort_values("position", kind="stable").groupby(PLACE)["residual"].diff()
-    return float((steps**2).sum(min_count=1) / (residual @ residual))
+    return float((steps**2).mean() * (len(residual) - 1) / (residual @ residual))
 
 
 def lack_of_fit_p(
@@ -240,7 +240,6 @@ def baseline_noise(runs: pd.DataFrame, metric: str, alpha: float) -> BaselineNoi
         drift_low=float(np.exp(slope - half)),
         drift_high=float(np.exp(slope + half)),
         drift_p=float(2 * stats.t.sf(abs(slope) / error, df)) if error > 0 else np.nan,
-        runs=baseline[["run_id", "position", "start_time"]].assign(value=baseline[metric]),
     )
 
 

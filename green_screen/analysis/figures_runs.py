@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from green_screen import names
 from green_screen.analysis import style
+from green_screen.analysis.responses import in_run_order
 
 # Of a legend: what is beside its text, and a line of it.
 _HANDLE_IN = 0.6
@@ -96,25 +98,36 @@ def curves(epochs: pd.DataFrame, runs: Mapping[str, tuple[str, Trace]]) -> style
 def drift(replicates: pd.DataFrame, column: str, label: str) -> style.Drawing:
     """Return the drawing of the replicated baseline through the campaign.
 
+    Several campaigns are drawn relative to the mean of each, because their machines and baselines
+    may differ; of one with a single run of the baseline there is nothing to draw.
+
     Args:
-        replicates: The baseline's runs, with their position in the campaign.
+        replicates: The baseline's runs, with their campaign and their position in it.
         column: Of the energy.
         label: Of its axis.
     """
 
     def draw(width_in: float) -> Figure:
-        used = replicates[np.isfinite(replicates[column])].sort_values("position")
-        if len(used) < 2:
+        used = in_run_order(replicates[np.isfinite(replicates[column])])
+        found = dict(iter(used.groupby("campaign", sort=False)))
+        campaigns = {name: runs for name, runs in found.items() if len(runs) > 1}
+        if not campaigns:
             raise style.NothingToShowError(
-                f"the baseline has {len(used)} usable run: noise and drift need at least 2 "
-                "(a campaign with baseline_every repeats it)"
+                "no campaign has 2 usable runs of the baseline, which noise and drift need at "
+                "least (a campaign with baseline_every repeats it)"
             )
+        several = len(found) > 1
+        scales = [runs[column].mean() if several else 1.0 for runs in campaigns.values()]
+        values = [
+            runs[column] / scale for runs, scale in zip(campaigns.values(), scales, strict=True)
+        ]
         figure = style.new_figure(width_in, 2.8)
         axes = figure.subplots()
-        mean = used[column].mean()
+        mean = pd.concat(values).mean()
         axes.axhline(mean, color=style.INK, linewidth=1, label="mean")
-        if len(used) > 2:
-            spread = used[column].std(ddof=1)
+        freedom = sum(len(of_one) - 1 for of_one in values)
+        if freedom > 1:
+            spread = np.sqrt(sum(((one - one.mean()) ** 2).sum() for one in values) / freedom)
             axes.axhspan(
                 mean - spread,
                 mean + spread,
@@ -123,15 +136,20 @@ def drift(replicates: pd.DataFrame, column: str, label: str) -> style.Drawing:
                 zorder=0,
                 label="mean ± standard deviation",
             )
-        axes.plot(
-            used["position"],
-            used[column],
-            "D:",
-            color=style.BASELINE,
-            label="one run of the baseline",
-        )
+        for (name, runs), of_one, marker in zip(
+            campaigns.items(), values, itertools.cycle("Dosv^"), strict=False
+        ):
+            axes.plot(
+                runs["position"],
+                of_one,
+                f"{marker}:",
+                color=style.BASELINE,
+                label=f"campaign {name[:8]}" if several else "one run of the baseline",
+            )
         axes.set_xlabel("position in the campaign")
-        axes.set_title(label.replace(", ", ",\n", 1), fontsize=8.5, fontweight="normal")
+        quantity = label.partition(" (")[0]
+        title = f"{quantity}, relative to the campaign's mean" if several else label
+        axes.set_title(title.replace(", ", ",\n", 1), fontsize=8.5, fontweight="normal")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(style.plain_numbers))
         axes.margins(y=0.25)
@@ -145,7 +163,7 @@ def fit(residuals: pd.DataFrame, label: str) -> style.Drawing:
     """Return the drawing of the model's fit: observed against fitted, residuals against order.
 
     Args:
-        residuals: Rows of :func:`green_screen.analysis.diagnostics.diagnose`.
+        residuals: Rows of :func:`green_screen.analysis.diagnostics.diagnose`, in run order.
         label: What is fitted, with its unit.
     """
 
@@ -166,8 +184,8 @@ def fit(residuals: pd.DataFrame, label: str) -> style.Drawing:
         left.set_ylabel("observed")
         right.axhline(0, color=style.INK, linewidth=1)
         percent = 100 * np.expm1(residuals["residual"])
-        right.plot(residuals["position"], percent, "o", markersize=4, **points)
-        right.set_xlabel("position in the campaign")
+        right.plot(np.arange(1, len(residuals) + 1), percent, "o", markersize=4, **points)
+        right.set_xlabel("run, in the order they were made")
         right.set_ylabel("observed over fitted (%)")
         return figure
 

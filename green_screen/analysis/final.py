@@ -97,8 +97,8 @@ def compare(
 
     A pair counts for a quantity if both of its runs finished with a valid measurement and have it;
     and for anything but the duration if both energies come from one source. An accuracy needs no
-    measurement. Ratios are compared on the
-    log scale: the geometric mean of the pairs' ratios with the paired t interval, transformed back.
+    measurement. Ratios are compared on the log scale: the geometric mean of the pairs' ratios with
+    the paired t interval, transformed back.
     Accuracies are compared by the mean of the pairs' differences with the paired t interval.
 
     Args:

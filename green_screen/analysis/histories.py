@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -88,7 +89,8 @@ def _from_server(uri: str, run_ids: Sequence[str], metric: str) -> list[Entry]:
     )
     return [
         Entry(value["run_id"], int(value["step"]), metric, float(value["value"]))
-        for value in answer.json()["metrics"]
+        # Not `answer.json()`: its error would pass for a connection's, which is tried again.
+        for value in json.loads(answer.text)["metrics"]
     ]
 
 

@@ -86,13 +86,13 @@ def _read_spans(search: _Search) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     with ThreadPoolExecutor(STREAMS) as pool:
         pending: set[Future[tuple[list[Run], _Search | None]]] = set()
-        # More spans than readers: some readers meet a process that others keep busy, too.
-        for part in _parts(search, newest_ms, 4 * STREAMS):
-            pending.add(pool.submit(_read_start, part))
-            if len(pending) < STREAMS:
-                # A process accepts all connections that wait, so they must not come together.
-                time.sleep(STAGGER_S)
         try:
+            # More spans than readers: some readers meet a process that others keep busy, too.
+            for part in _parts(search, newest_ms, 4 * STREAMS):
+                pending.add(pool.submit(_read_start, part))
+                if len(pending) < STREAMS:
+                    # A process accepts all connections that wait, so they must not come together.
+                    time.sleep(STAGGER_S)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:

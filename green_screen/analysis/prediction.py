@@ -104,7 +104,8 @@ class EnergyModel:
         """Predict the response of a requested configuration, on the average machine and order."""
         effective = resolve(config).effective.as_params()
         row = pd.DataFrame([{EFFECTIVE + name: level for name, level in effective.items()}])
-        row["machine"] = row["campaign"] = ""
+        # Of no block: an empty name would be that of the runs without a campaign.
+        row["machine"] = row["campaign"] = None
         for covariate in self.design.covariates.values():
             row[covariate.column] = np.nan
         unseen = self._unseen(effective)

@@ -83,7 +83,6 @@ _TEXT_TAGS = {
     "cpu_energy_source": names.TAG_CPU_SOURCE,
     "measurement_valid": names.TAG_MEASUREMENT_VALID,
     "invalid_reason": names.TAG_INVALID_REASON,
-    "incomplete": names.TAG_INCOMPLETE,
     "failure": names.TAG_FAILURE,
     "design_hash": names.TAG_DESIGN_HASH,
 }
@@ -150,7 +149,7 @@ def to_frame(runs: Iterable[Run]) -> pd.DataFrame:
         Text columns ``run_id, run_name, campaign`` (the parent's run id), ``kind, status, machine,
         model, dataset, country``, the tags ``energy_source, cpu_energy_source, measurement_valid``
         (``"true"``, ``"false"``, or empty where it was not checked, as in imported runs; these are
-        used like valid ones), ``invalid_reason, incomplete, failure, design_hash``;
+        used like valid ones), ``invalid_reason, failure, design_hash``;
         ``requested_<factor>`` and ``effective_<factor>`` as canonical strings (empty if absent);
         ``diverged`` as bool; ``position, epochs, seed, samples, image_size`` and every metric of
         :data:`RUN_METRICS` under its own name as float, NaN where absent; ``start_time`` in UTC.

@@ -17,7 +17,7 @@ from green_screen.analysis.tradeoff import accuracy_candidates, energy_to_accura
 from green_screen.options import AnalyzeOptions, TrainOptions
 from green_screen.space import FACTOR_NAMES, Space, TrainingConfig
 
-# Most runs whose histories are read for the energy to reach an accuracy: each is a request or two.
+# Most runs whose histories are read for the energy to reach an accuracy: more rows nobody reads.
 _MAX_HISTORIES = 200
 
 

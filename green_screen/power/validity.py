@@ -115,8 +115,8 @@ def clock_reason(run: Clock, baseline: Clock) -> str:
     at the limit and a run with a higher clock. The limit must be the same, because a board with
     another one is set differently.
 
-    A run alone does not know the baseline's clock: whoever has both asks. NaN in either says that
-    it is not known, and nothing is held against the run.
+    A run alone does not know the baseline's clock: whoever has both asks. A clock that is not known
+    is not held against the run; readings at the limit that are not known excuse nothing.
     """
     deviation = run.sm_mhz / baseline.sm_mhz - 1 if baseline.sm_mhz else math.nan
     if not abs(deviation) > MAX_CLOCK_DEVIATION:

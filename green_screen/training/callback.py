@@ -37,8 +37,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
     ``logs.csv`` gets a row ``pre`` (the machine waiting), one an epoch, and a row ``post``; `time`
     is in seconds since the row ``pre``. ``parameters.yaml`` says what was run. If an MLflow run is
     active, each epoch's metrics go there too, and the run's figures at the end. If its server
-    fails, the training goes on, and the rest of its figures is in the files alone; if those can no
-    longer be written, in MLflow alone.
+    fails, or the files can no longer be written, the training goes on with a warning, and the rest
+    of its figures is missing there.
 
     A ``fit`` that fails leaves the rows of the epochs before. Keras does not tell a callback of
     that: its sampling ends when it is deleted or used again.
@@ -207,10 +207,10 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._logger = None
             logger.warning(
                 "the MLflow server failed (%s: %s): the training goes on, and what it measures "
-                "from here is in %s alone",
+                "from here is not in MLflow (the files are in %s)",
                 type(error).__name__,
                 error,
-                self._files.csv,
+                self._files.directory,
             )
 
     def _learning_rate(self) -> float:

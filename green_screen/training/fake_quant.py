@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -111,9 +110,8 @@ def _quantize(x: Any, low: Any, high: Any, quant_min: float, quant_max: float) -
     return outputs, inside
 
 
-@dataclass(frozen=True)
-class _Spec:
-    """What tells one quantizer from another."""
+class _Spec(NamedTuple):
+    """What tells one quantizer from another: of equal ones TensorFlow shares the programs."""
 
     update: str
     per_axis: bool
@@ -160,6 +158,16 @@ def _train_all(
     return [_train(*one) for one in zip(tensors, lows, highs, specs, strict=True)]
 
 
+def _infer_all(
+    tensors: list[Any], lows: list[Any], highs: list[Any], specs: tuple[_Spec, ...]
+) -> list[Any]:
+    """Quantize several tensors with the ranges as they are."""
+    return [
+        fake_quant(tensor, low, high, narrow_range=spec.narrow_range)
+        for tensor, low, high, spec in zip(tensors, lows, highs, specs, strict=True)
+    ]
+
+
 def _straight_through(inputs: Any, outputs: Any, inside: Any) -> Any:
     """Return `outputs` with the gradient of `inputs` where it passes.
 
@@ -190,7 +198,7 @@ def compiled(choice: bool) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _programs() -> tuple[Any, Any]:
-    return tf.function(_train_all, jit_compile=True), tf.function(fake_quant, jit_compile=True)
+    return tf.function(_train_all, jit_compile=True), tf.function(_infer_all, jit_compile=True)
 
 
 def _functions() -> tuple[Any, Any]:
@@ -198,7 +206,7 @@ def _functions() -> tuple[Any, Any]:
     choice = _compile.get()
     if choice is None:
         choice = bool(tf.config.list_physical_devices("GPU"))
-    return _programs() if choice else (_train_all, fake_quant)
+    return _programs() if choice else (_train_all, _infer_all)
 
 
 class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
@@ -223,7 +231,7 @@ class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
         if not kinds or original.num_bits != 8:
             raise TypeError(f"original must be an 8-bit range quantizer, but got {original!r}")
         self.original = original
-        self._spec = _Spec(
+        self.spec = _Spec(
             update=self._UPDATES[kinds[0]],
             per_axis=bool(original.per_axis),
             symmetric=bool(original.symmetric),
@@ -237,30 +245,34 @@ class VectorizedQuantizer(quantizers.Quantizer):  # type: ignore[misc]
 
     def __call__(self, inputs: Any, training: bool, weights: Any, **kwargs: Any) -> Any:
         """Return `inputs` quantized; in training, move the range first."""
-        if training and self.group is not None and not tf.executing_eagerly():
-            return self.group.quantized(self)
-        if training:
-            return _trained([self], [inputs], [weights])[0]
-        low, high = weights["min_var"].read_value(), weights["max_var"].read_value()
-        _, infer = _functions()
-        return infer(inputs, low, high, narrow_range=self._spec.narrow_range)
+        if self.group is not None and not tf.executing_eagerly():
+            return self.group.quantized(self, training)  # whose `inputs` are the weight it knows
+        return _quantized([self], [inputs], [weights], training)[0]
 
     def get_config(self) -> Any:
         """Return the original's configuration."""
         return self.original.get_config()
 
 
-def _trained(
-    members: list[VectorizedQuantizer], inputs: list[Any], ranges: list[dict[str, Any]]
+def _quantized(
+    members: list[VectorizedQuantizer],
+    inputs: list[Any],
+    ranges: list[dict[str, Any]],
+    training: bool,
 ) -> list[Any]:
-    """Move the ranges of some quantizers and return their inputs quantized."""
-    train, _ = _functions()
+    """Return the inputs of some quantizers quantized; in training, move the ranges first."""
+    train, infer = _functions()
     tensors = [tf.convert_to_tensor(one) for one in inputs]
     lows = [one["min_var"].read_value() for one in ranges]
     highs = [one["max_var"].read_value() for one in ranges]
-    found = train(tensors, lows, highs, tuple(member._spec for member in members))
+    specs = tuple(member.spec for member in members)
+    if not training:
+        found: list[Any] = infer(tensors, lows, highs, specs)
+        return found
     quantized = []
-    for tensor, variables, (outputs, inside, low, high) in zip(tensors, ranges, found, strict=True):
+    for tensor, variables, (outputs, inside, low, high) in zip(
+        tensors, ranges, train(tensors, lows, highs, specs), strict=True
+    ):
         variables["min_var"].assign(low)
         variables["max_var"].assign(high)
         quantized.append(_straight_through(tensor, outputs, inside))
@@ -270,23 +282,27 @@ def _trained(
 class WeightGroup:
     """The weights of a network, quantized together at the step's beginning: one program for all.
 
-    A graph holds each weight as it was when the first of them is asked for, so the group is for
-    graphs of one training step, in which weights change at the end.
+    A graph holds each weight as it was when the first of them is asked for. So the group is for
+    graphs of one step with one gradient tape, in which weights change at the end.
     """
 
     def __init__(self) -> None:
         """Begin without members."""
-        self._members: list[tuple[VectorizedQuantizer, Any, dict[str, Any]]] = []
+        self._quantizers: list[VectorizedQuantizer] = []
+        self._weights: list[Any] = []
+        self._ranges: list[dict[str, Any]] = []
 
     def add(self, quantizer: VectorizedQuantizer, weight: Any, variables: dict[str, Any]) -> None:
         """Take a weight into the group."""
         quantizer.group = self
-        self._members.append((quantizer, weight, variables))
+        self._quantizers.append(quantizer)
+        self._weights.append(weight)
+        self._ranges.append(variables)
 
-    def quantized(self, quantizer: VectorizedQuantizer) -> Any:
+    def quantized(self, quantizer: VectorizedQuantizer, training: bool) -> Any:
         """Return the quantized weight of a member in the graph that is being traced."""
-        kept = tf.compat.v1.get_collection_ref(f"quantized by {id(self)}")
-        members, weights, ranges = (list(column) for column in zip(*self._members, strict=True))
+        key = f"quantized by {id(self)}, training={bool(training)}"
+        kept = tf.compat.v1.get_collection_ref(key)
         if not kept:
-            kept.extend(_trained(members, weights, ranges))
-        return kept[members.index(quantizer)]
+            kept.extend(_quantized(self._quantizers, self._weights, self._ranges, training))
+        return kept[self._quantizers.index(quantizer)]

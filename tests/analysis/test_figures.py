@@ -146,9 +146,32 @@ def test_a_figure_without_data_gives_its_reason(runs: pd.DataFrame) -> None:
     nothing = style.render("power", "Power", "", figures_runs.power(history, traces))
     assert "no GPU power was measured" in nothing.reason and not nothing.png
     drift = style.render("drift", "Drift", "", figures_runs.drift(runs.head(1), METRIC, "J"))
-    assert "need at least 2" in drift.reason
+    assert "no campaign has 2 usable runs" in drift.reason
     none = style.render("x", "X", "", figures.energy_by_level(runs.iloc[:0], METRIC, "J"))
     assert "no run has" in none.reason
+
+
+def test_drift_of_several_campaigns_is_relative_to_the_mean_of_each(runs: pd.DataFrame) -> None:
+    baseline = runs[runs["kind"] == names.KIND_BASELINE]
+    # The later one has the name that sorts first.
+    later = {
+        METRIC: 3 * baseline[METRIC] ** 2,
+        "start_time": baseline["start_time"] + pd.Timedelta(days=1),
+    }
+    other = baseline.assign(campaign="a" * 32, **later)
+    alone = baseline.head(1).assign(campaign="alone")
+    both = pd.concat([other, baseline, alone])
+    figure = figures_runs.drift(both, METRIC, "energy (J)")(style.WIDE_IN)
+    mean, first, second = figure.axes[0].get_lines()
+    assert mean.get_ydata()[0] == pytest.approx(1.0)
+    for line, values in ((first, baseline[METRIC]), (second, other[METRIC])):
+        np.testing.assert_allclose(line.get_ydata(), values / values.mean())
+    assert second.get_label() == "campaign aaaaaaaa"
+    assert figure.axes[0].get_title() == "energy,\nrelative to the campaign's mean"
+
+    few = pd.concat([baseline.head(1), other.head(1)])
+    drawing = style.render("drift", "Drift", "", figures_runs.drift(few, METRIC, "J"))
+    assert "no campaign has 2 usable runs" in drawing.reason
 
 
 def test_rendering_gives_all_forms_and_the_same_bytes_again(runs: pd.DataFrame) -> None:

@@ -138,12 +138,14 @@ def test_several_machines_are_averaged():
     assert found.value == pytest.approx(2.0 * 50_000, rel=0.05)  # geometric mean of 1 and 4
 
 
-def test_a_prediction_is_for_the_middle_of_a_campaign_of_average_level():
+@pytest.mark.parametrize("name", ["campaign0", ""])  # runs without a campaign are one, too
+def test_a_prediction_is_for_the_middle_of_a_campaign_of_average_level(name):
     twice = {"n_runs": 120, "drift": 1.44}
     frame = several(
         SimulatedCampaign(seed=1, **twice),
         SimulatedCampaign(seed=2, baseline_energy_j=4 * 50_000.0, **twice),
     )
+    frame["campaign"] = frame["campaign"].replace("campaign0", name)
     model = fit_energy_model(frame, **FAST).model
     found = model.predict(Space.load().baseline)
     assert found.value == pytest.approx(2.0 * 1.2 * 50_000, rel=0.05)

@@ -299,9 +299,11 @@ def test_histories_of_many_runs_at_once_are_those_of_each(
         assert values_of(parts, wanted, metrics) == values
 
 
-def test_histories_without_the_route_are_read_one_by_one(server, one_by_one, monkeypatch):
+# A route that is not there, and a page instead of figures, as a proxy may answer.
+@pytest.mark.parametrize("route", ["/ajax-api/2.0/mlflow/no-such-route", "/"])
+def test_histories_without_the_route_are_read_one_by_one(server, one_by_one, monkeypatch, route):
     wanted, metrics, values = one_by_one
-    monkeypatch.setattr(histories, "_ROUTE", "/ajax-api/2.0/mlflow/no-such-route")
+    monkeypatch.setattr(histories, "_ROUTE", route)
     found = histories.read_histories(MlflowClient(server), wanted, metrics)
     assert values_of(found, wanted, metrics) == values
 
