@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -450,6 +451,35 @@ def test_the_copy_of_a_file_is_deleted_once_it_is_sent() -> None:
         assert not list((spool() / run.run_id / "files").iterdir())
     uri = read(run.run_id).info.artifact_uri
     assert mlflow.artifacts.load_text(f"{uri}/runs_summary.csv") == "2"
+
+
+def test_a_data_set_that_is_new_to_all_runs_at_once_is_linked_to_each() -> None:
+    # MLflow looks for the data set and adds it in two steps: who comes second is refused.
+    experiment, n_runs, n_data_sets = tracking.ensure_experiment(), 4, 25
+    run_ids = [tracking.create_child(None, "runs at once", {}, experiment) for _ in range(n_runs)]
+    data_sets = [
+        mlflow.data.from_numpy(np.full((2, 2), i), name=f"images {i}") for i in range(n_data_sets)
+    ]
+    together, errors = threading.Barrier(n_runs), []
+
+    def link_all(run_id: str) -> None:
+        logger = RunLogger(run_id)
+        for data_set in data_sets:
+            together.wait(60)
+            try:
+                tracking.patiently(functools.partial(logger.dataset, data_set, "training"))
+            except MlflowException as error:
+                errors.append(str(error))
+
+    threads = [threading.Thread(target=link_all, args=(run_id,)) for run_id in run_ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for run_id in run_ids:
+        linked = {entry.dataset.name for entry in read(run_id).inputs.dataset_inputs}
+        assert linked == {f"images {i}" for i in range(n_data_sets)}
 
 
 def test_sending_twice_changes_nothing() -> None:
