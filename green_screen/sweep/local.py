@@ -58,6 +58,7 @@ PRELOAD = (
     "sklearn.datasets",
     *PRELOAD_TRACKING,
     "green_screen.training.run",
+    "green_screen.sweep.found_once",
 )
 
 # How long a process that was asked to end may take before it is made to. Longer than a run takes

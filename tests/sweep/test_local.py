@@ -132,10 +132,16 @@ def test_closing_twice_is_closing_once(store: str) -> None:
     executor.close()
 
 
-def test_what_is_preloaded_can_be_imported() -> None:
-    program = f"import importlib, json; [importlib.import_module(m) for m in {PRELOAD!r}]"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
+def test_what_is_preloaded_can_be_imported_and_the_processor_is_known_by_then() -> None:
+    program = (
+        f"import importlib; [importlib.import_module(module) for module in {PRELOAD!r}]\n"
+        "import codecarbon.core.util; print(codecarbon.core.util.detect_cpu_model.cache_info())"
+    )
+    command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, check=True, timeout=300, stdout=subprocess.PIPE, text=True
+    )
+    assert "misses=1" in done.stdout
 
 
 def test_the_entry_point_trains_for_real(store: str, tmp_path: Path) -> None:
