@@ -6,7 +6,7 @@ On a fast GPU a step of ResNet-50 at 32x32 takes as long as the host needs to la
 Each contender removes one thing more, from plain Keras to what a run of this project executes, and
 does the same arithmetic. All of a group are warmed up, then measured in turns. The second group is
 quantization-aware training beside a plain step: tensorflow-model-optimization's quantizers, ours in
-plain ops, and ours as one XLA program each, which is what a run executes on a GPU.
+plain ops, and ours compiled by XLA, which is what a run executes on a GPU.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def quantization_contenders(inputs: tuple[Any, Any, str], batch_size: int) -> di
     return {
         "no quantization": lambda: ours(dataset, split, plain_step, model),
         "vectorised, plain ops": lambda: vectorised(compiled=False),
-        "vectorised, one XLA program each": lambda: vectorised(compiled=True),
+        "vectorised, compiled by XLA": lambda: vectorised(compiled=True),
         "tensorflow-model-optimization's own": library,
     }
 
