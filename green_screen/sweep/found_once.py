@@ -2,5 +2,5 @@
 
 from codecarbon.core.util import detect_cpu_model
 
-# CodeCarbon keeps the answer; to find it takes a second, in which the processor's clock is measured.
+# CodeCarbon keeps the answer. It takes a second, because the clock is measured too.
 detect_cpu_model()
