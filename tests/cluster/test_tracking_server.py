@@ -104,7 +104,7 @@ def test_eight_children_log_at_once_and_nothing_is_lost(
     assert len(Path(summary).read_text().splitlines()) == 1 + len(runs)
 
 
-def test_a_real_training_logs_to_the_server(server: str, tmp_path: Path) -> None:
+def test_real_trainings_log_to_the_server_at_once(server: str, tmp_path: Path) -> None:
     tracking.use_store(server)
     space = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))
     baseline = Space.load().baseline.as_params()
@@ -121,7 +121,7 @@ def test_a_real_training_logs_to_the_server(server: str, tmp_path: Path) -> None
         epochs=1,
         cooldown_timeout_s=0,
     )
-    with LocalExecutor(devices=[None]) as executor:
+    with LocalExecutor(devices=[None] * 2) as executor:
         parent = run_sweep(options, executor=executor)
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
@@ -129,5 +129,6 @@ def test_a_real_training_logs_to_the_server(server: str, tmp_path: Path) -> None
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
     for run in runs:
         assert {names.TEST_ACCURACY, names.ENERGY_TOTAL_J} <= set(run.data.metrics)
+        assert len(run.inputs.dataset_inputs) == 1
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {names.LOGS_CSV, names.PARAMETERS_YAML} <= files
