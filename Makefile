@@ -42,7 +42,7 @@ sweep: setup ## The main job, small: 8 runs and a baseline, the analysis, a regi
 	$(PY) -m entrypoints.sweep $(QUICK)
 	$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
 
-study: setup ## The full sweep of 100 runs with the published settings (a GPU and hours), then the analysis
+study: setup ## The full sweep of 100 runs with the published settings (a GPU and days), then the analysis
 	$(PY) -m entrypoints.sweep $(STUDY)
 	$(PY) -m entrypoints.analyze --final_epochs 50
 

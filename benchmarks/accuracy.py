@@ -1,6 +1,6 @@
 """Does it learn: test accuracy beside Keras's own ResNet50 trained with the plainest Keras code.
 
-    python -m benchmarks.accuracy --dataset ../shared/data/cifar10-12k.zip --out DIR
+    python -m benchmarks.accuracy --dataset cifar10-12k.zip --out DIR
 
 Both train on all images of the data set's training part and are tested once, at the end, on its
 test part; no validation, no choice among epochs. Ours is ResNet-50 with mixed precision, XLA,

@@ -1,6 +1,6 @@
 """What keeps the GPU waiting for the host, and what removing it brings: before and after.
 
-    python -m benchmarks.dispatch --dataset ../shared/data/cifar10-12k.zip --out DIR
+    python -m benchmarks.dispatch --dataset cifar10-12k.zip --out DIR
 
 On a fast GPU a step of ResNet-50 at 32x32 takes as long as the host needs to launch its kernels.
 Each contender removes one thing more, from plain Keras to what a run of this project executes, and

@@ -1,6 +1,6 @@
 """Images/s and J per 1,000 images of each level, ours beside plain Keras, in one run.
 
-    python -m benchmarks.throughput --dataset ../shared/data/cifar10-12k.zip --out DIR
+    python -m benchmarks.throughput --dataset cifar10-12k.zip --out DIR
 
 One factor is varied at a time, from SGD with momentum 0.9 in float32. Each level's two contenders
 are warmed up, then measured in turns; the ratio is of the two windows of a round, its median and

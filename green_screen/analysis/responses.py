@@ -76,8 +76,9 @@ TRAINING = (*MEASURED_TASK, "epochs")
 
 COMPARABLE_RULE = (
     "Runs are compared that agree in model, data set, image size, number of samples, energy source "
-    "and, for figures of the whole run, number of epochs: those of the most frequent combination, "
-    "of equally frequent ones a measured one before an estimated one, then the earlier one."
+    "(for energies) and, for figures of the whole run, number of epochs: those of the most "
+    "frequent combination, of equally frequent ones a measured one before an estimated one, then "
+    "the earlier one."
 )
 EXCLUSION_RULE = (
     "A run is left out, for the first of these reasons that holds: it did not finish; its "
