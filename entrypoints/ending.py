@@ -44,6 +44,7 @@ def ended(
     )
     try:
         if deliver:
+            tracking.prepare_store()
             tracking.deliver_all()
         return run()
     except (OptionError, SpaceError) as error:

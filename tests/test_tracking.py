@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,6 +271,69 @@ def test_logging_does_not_wait_for_the_store(locked: threading.Event) -> None:
         assert longest < 5.0
         locked.set()
     assert len(MlflowClient().get_metric_history(run.run_id, "m0")) == 20
+
+
+def test_a_signal_that_breaks_into_a_callback_is_not_lost() -> None:
+    # From the callback of a weak reference nothing can be raised: Python says so and goes on.
+    class Referent:
+        pass
+
+    referent = Referent()
+    reference = weakref.ref(referent, lambda gone: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run() as run:
+        del referent
+        assert reference() is None
+        time.sleep(60)
+    assert read(run.run_id).info.status == "KILLED"
+
+
+def test_a_signal_waits_for_the_end_of_a_call_to_a_sqlite_store() -> None:
+    ended = []
+
+    def call() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        ended.append(True)
+
+    with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run() as run:
+        tracking.patiently(call)
+    assert ended
+    assert read(run.run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.5])
+def test_processes_that_use_a_new_store_at_once_make_it_together(
+    tmp_path: Path, pause_s: float
+) -> None:
+    program = "from green_screen import tracking; print(tracking.ensure_experiment('together'))"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}",
+    }
+    processes = []
+    for _ in range(3):
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program], env=environment, text=True, stdout=subprocess.PIPE
+            )
+        )
+        time.sleep(pause_s)
+    ids = {process.communicate(timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(ids) == 1
+
+
+def test_what_another_process_is_sending_is_waited_for(tmp_path: Path) -> None:
+    run_id = tracking.create_child(None, "left", {}, tracking.ensure_experiment())
+    descriptor = tracking.spool.open_spool(spool() / run_id)
+    os.write(descriptor, json.dumps({"op": "tags", "tags": {"sent": "late"}}).encode() + b"\n")
+    assert not tracking.deliver(run_id)
+    with pytest.raises(StoreUnavailableError, match="another process has had the records"):
+        tracking.deliver(run_id, wait_s=0.3)
+    timer = threading.Timer(1.0, os.close, (descriptor,))
+    timer.start()
+    assert tracking.deliver(run_id, wait_s=30.0)
+    assert read(run_id).data.tags["sent"] == "late"
 
 
 def test_a_refused_record_fails_the_run() -> None:

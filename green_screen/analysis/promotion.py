@@ -212,9 +212,7 @@ def _carry_out(
     """Move the alias if the version was accepted, then write down what was decided."""
     if decision.accepted:
         _move_champion(client, version, rolled_back)
-    client.set_model_version_tag(
-        version.name, version.version, names.VERSION_DECISION, _verdict(decision)
-    )
+    _tag(client, version, names.VERSION_DECISION, _verdict(decision))
 
 
 def _move_champion(
@@ -222,14 +220,18 @@ def _move_champion(
 ) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     name, number = version.name, str(version.version)
-    client.set_registered_model_alias(name, names.CHAMPION, number)
-    client.set_model_version_tag(name, number, names.VERSION_PROMOTED_AT, now)
+    tracking.in_spite_of_others(
+        lambda: client.set_registered_model_alias(name, names.CHAMPION, number)
+    )
+    _tag(client, version, names.VERSION_PROMOTED_AT, now)
     if names.VERSION_ROLLED_BACK in version.tags:
         client.delete_model_version_tag(name, number, names.VERSION_ROLLED_BACK)
     if rolled_back is not None:
-        client.set_model_version_tag(
-            name,
-            str(rolled_back.version),
-            names.VERSION_ROLLED_BACK,
-            f"to version {number} at {now}",
-        )
+        _tag(client, rolled_back, names.VERSION_ROLLED_BACK, f"to version {number} at {now}")
+
+
+def _tag(client: MlflowClient, version: ModelVersion, key: str, value: str) -> None:
+    number = str(version.version)
+    tracking.in_spite_of_others(
+        lambda: client.set_model_version_tag(version.name, number, key, value)
+    )

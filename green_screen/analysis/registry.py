@@ -7,6 +7,7 @@ decision can be checked later from the registry alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -171,18 +172,30 @@ def _register(
 ) -> ModelVersion:
     client = MlflowClient()
     _ensure_registered_model(client, name)
-    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if known:
-        version = known[0]
-    else:
-        version = client.create_model_version(
+    version = _of_run(client, name, run_id)
+    if version is None:
+        made = client.create_model_version(
             name, f"models:/{model_id}", run_id=run_id, model_id=model_id
         )
+        # If another analysis has registered the run in between, its version is the earlier one.
+        version = _of_run(client, name, run_id) or made
+        if version.version != made.version:
+            client.delete_model_version(name, made.version)
     for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
+        tracking.in_spite_of_others(
+            functools.partial(client.set_model_version_tag, name, version.version, key, value)
+        )
     client.update_model_version(name, version.version, description)
-    client.set_registered_model_alias(name, names.CHALLENGER, version.version)
+    tracking.in_spite_of_others(
+        lambda: client.set_registered_model_alias(name, names.CHALLENGER, version.version)
+    )
     return client.get_model_version(name, version.version)
+
+
+def _of_run(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None:
+    """Return the version that a run's model is registered as, the earliest if there are several."""
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return min(known, key=lambda version: int(version.version), default=None)
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

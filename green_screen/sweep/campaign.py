@@ -48,9 +48,13 @@ def run_sweep(
     # A result that waits in this host's files is not missing. (A caller may have sent it already.)
     tracking.deliver_all()
     design = find_design(options, trainer)
-    if trainer == TRAINER:
-        check_trainings(design)
     with ExitStack() as stack:
+        if design.parent is not None:
+            stack.enter_context(resume.alone(design.parent.info.run_id))
+        elif options.resume is None:
+            stack.enter_context(resume.alone(f"{design.experiment_id}-{design.digest}"))
+        if trainer == TRAINER:
+            check_trainings(design)
         if executor is None:
             executor = make_executor(design.options)
             stack.callback(executor.close)

@@ -62,7 +62,8 @@ def deliver_left(job: Job, patience: float | None) -> str:
     """
     try:
         tracking.use_store(job.tracking_uri)
-        tracking.deliver(job.run_id, patience)
+        wait_s = tracking.patience_s() if patience is None else patience
+        tracking.deliver(job.run_id, patience, wait_s=wait_s)
     except Exception as error:
         # The server is away, or the files of this run are not in order: nobody else's concern.
         folder = tracking.spool_root() / job.run_id

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import socket
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 from mlflow.entities import Run
 
-from green_screen import names, tracking
+from green_screen import locks, names, tracking
 from green_screen.options import OptionError, SweepOptions, TrainOptions, parse_value, require
 from green_screen.sweep.outcome import short_patience_s
 
 logger = logging.getLogger(__name__)
+
+# Longer than a child takes to end itself once its campaign's process is gone (child.py).
+_ORPHAN_LIMIT_S = 40.0
 
 # Options that belong to an attempt and not to the campaign: a resume may change them.
 OF_ATTEMPT = (
@@ -63,6 +68,8 @@ def take_over(parent: Run) -> Done:
     failed = []
     for run in children_of(parent):
         if run.info.status in tracking.UNDER_WAY:
+            # A child whose campaign was killed a moment ago may still be on its GPU, or finish.
+            tracking.deliver(run.info.run_id, wait_s=_ORPHAN_LIMIT_S)
             run = tracking.end_cut_off(run.info.run_id, "KILLED", "cut off with its campaign")
         if run.info.status == "FINISHED":
             finished[int(run.data.tags[names.TAG_POSITION])] = run
@@ -154,6 +161,32 @@ def owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
+@contextlib.contextmanager
+def alone(campaign: str) -> Iterator[None]:
+    """Keep other processes of this host from running the same campaign in the block.
+
+    The store alone cannot: between a look at a campaign's owner and becoming it others may look.
+
+    Args:
+        campaign: A campaign's run id, or what tells one that is not there yet from others.
+
+    Raises:
+        OptionError: Another process runs it.
+    """
+    folder = tracking.spool_root() / "campaigns"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.alone(folder / f"{campaign}.lock", wait=False))
+        except BlockingIOError:
+            raise OptionError(
+                "this campaign is being run by another process: wait for its end, or give "
+                "resume=new for another campaign of the same design"
+            ) from None
+        yield
+
+
 def check_not_running(parent: Run, *, explicit: bool) -> None:
     """Refuse to run a campaign that another process is running.
 
@@ -187,6 +220,9 @@ def check_not_running(parent: Run, *, explicit: bool) -> None:
 def _alive(pid: int, started: float) -> bool:
     """Whether a process is there and is not another one with the same number."""
     try:
-        return pid != os.getpid() and abs(psutil.Process(pid).create_time() - started) < 2.0
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:  # dead, and nobody has asked how it ended
+            return False
+        return pid != os.getpid() and abs(process.create_time() - started) < 2.0
     except psutil.Error:
         return False

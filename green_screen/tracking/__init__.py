@@ -4,7 +4,8 @@
 is lost to a server that is away for a while or to a process that dies.
 """
 
-from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, Interrupted, open_run
+from green_screen.tracking.interrupts import Interrupted
+from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, open_run
 from green_screen.tracking.outbox import RefusedError
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.spool import deliver, deliver_all, spool_root
@@ -15,9 +16,11 @@ from green_screen.tracking.store import (
     create_child,
     end_cut_off,
     ensure_experiment,
+    in_spite_of_others,
     metric_sum,
     patience_s,
     patiently,
+    prepare_store,
     read_run,
     search_runs,
     store_uri,
@@ -37,10 +40,12 @@ __all__ = [
     "deliver_all",
     "end_cut_off",
     "ensure_experiment",
+    "in_spite_of_others",
     "metric_sum",
     "open_run",
     "patience_s",
     "patiently",
+    "prepare_store",
     "read_run",
     "search_runs",
     "spool_root",

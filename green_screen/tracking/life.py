@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names
+from green_screen.tracking.interrupts import Interrupted, interruptible
 from green_screen.tracking.outbox import Outbox, RefusedError
 from green_screen.tracking.records import Record
 from green_screen.tracking.run_logger import RunLogger
@@ -34,65 +32,6 @@ logger = logging.getLogger(__name__)
 # A process that was told to end waits no longer than this for a server that is down; what could not
 # be sent stays in the outbox's file.
 INTERRUPTED_PATIENCE_S = 8.0
-
-
-class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, it is not an error
-    """The process was asked to end: the run ends as KILLED.
-
-    Attributes:
-        number: The signal: SIGINT, SIGTERM or SIGHUP.
-    """
-
-    def __init__(self, number: int) -> None:
-        """Name the signal."""
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class _Signals:
-    """What SIGINT, SIGTERM and SIGHUP do to a run: the first of them raises :class:`Interrupted`.
-
-    A terminal sends SIGINT to all processes and the campaign SIGTERM to its child, and the second
-    must not break into the ending of the run.
-    """
-
-    def __init__(self) -> None:
-        self._received: list[int] = []
-        self._held = False
-
-    def hold(self) -> None:
-        """Keep what comes until :meth:`release`."""
-        self._held = True
-
-    def release(self) -> None:
-        """Let signals through, and what was kept at once."""
-        self._held = False
-        if self._received:
-            raise Interrupted(self._received[0])
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """Do what a signal does; its handler."""
-        self._received.append(number)
-        if len(self._received) == 1 and not self._held:
-            raise Interrupted(number)
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Signals]:
-    """Turn SIGINT, SIGTERM and SIGHUP into :class:`Interrupted` in the block (main thread only)."""
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)  # under nohup, which is there to outlive the terminal
-    before = {number: signal.signal(number, signals.receive) for number in numbers}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -127,7 +66,7 @@ def open_run(
     """
     run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
     experiment_id = None if run_id else ensure_experiment(experiment)
-    with _interruptible() as signals:
+    with interruptible() as signals:
 
         def start() -> Outbox:
             # A run that exists and is not known here yet could not be ended.

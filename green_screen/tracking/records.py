@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, ErrorCode
 from mlflow.tracking import MlflowClient
+
+from green_screen.tracking.store import in_spite_of_others
 
 Record: TypeAlias = dict[str, Any]
 
@@ -57,20 +57,10 @@ def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None)
             if folder is None or path.exists():
                 client.log_artifact(run_id, str(path), record["folder"])
         case "dataset":
-            _link_data_set(client, run_id, Dataset(**record["dataset"]), record["context"])
+            context = InputTag("mlflow.data.context", record["context"])
+            inputs = [DatasetInput(Dataset(**record["dataset"]), [context])]
+            in_spite_of_others(lambda: client.log_inputs(run_id, inputs))
         case "end":
             client.set_terminated(run_id, record["status"], record["time_ms"])
         case other:
             raise ValueError(f"op must be one that this version knows, but got {other!r}")
-
-
-def _link_data_set(client: MlflowClient, run_id: str, data_set: Dataset, context: str) -> None:
-    inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", context)])]
-    try:
-        client.log_inputs(run_id, inputs)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(BAD_REQUEST):
-            raise
-        # MLflow looks for the data set and adds it in two steps. If another run of the experiment
-        # came in between, the database has refused the second one; now it is found.
-        client.log_inputs(run_id, inputs)

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _RECORDS = "records.jsonl"
 _REFUSED = "refused-"
+_LOCKED_PAUSE_S = 0.2
 
 
 def spool_root() -> Path:
@@ -74,7 +75,7 @@ def read_spool(folder: Path) -> Iterator[Record]:
             yield record if isinstance(record, dict) and "op" in record else {"op": "unreadable"}
 
 
-def deliver(run_id: str, patience: float | None = None) -> bool:
+def deliver(run_id: str, patience: float | None = None, *, wait_s: float = 0.0) -> bool:
     """Send what a run that is no longer alive has left in this host's spool.
 
     Records that the server refuses stay, in a folder whose name begins with ``refused-``: nobody
@@ -84,6 +85,8 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
     Args:
         run_id: The run.
         patience: Seconds to wait for a server that is away; ``None`` is ``patience_s()``.
+        wait_s: Seconds to wait for another process of this host that has the records: one that
+            sends them too, or the run's own on its way to its end.
 
     Returns:
         Whether there was anything to send.
@@ -92,12 +95,21 @@ def deliver(run_id: str, patience: float | None = None) -> bool:
         StoreUnavailableError: The server stayed away; the records stay.
     """
     folder = spool_root() / run_id
-    if not (folder / _RECORDS).exists():
-        return False
-    try:
-        descriptor = open_spool(folder)
-    except BlockingIOError:
-        return False  # a live process is sending it
+    until = time.monotonic() + wait_s
+    while True:
+        if not (folder / _RECORDS).exists():
+            return False
+        try:
+            descriptor = open_spool(folder)
+            break
+        except BlockingIOError:
+            if not wait_s:
+                return False  # a live process is sending it
+            if time.monotonic() > until:
+                raise StoreUnavailableError(
+                    f"another process has had the records in {folder} for {wait_s:g} s"
+                ) from None
+        time.sleep(_LOCKED_PAUSE_S)
     client, refused = MlflowClient(), 0
     try:
         if not _is_there(run_id, patience):

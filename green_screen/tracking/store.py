@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -21,6 +22,7 @@ import mlflow
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
@@ -34,6 +36,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from green_screen import names
+from green_screen.locks import alone
+from green_screen.tracking.interrupts import held
 
 T = TypeVar("T")
 
@@ -97,7 +101,10 @@ def patiently(call: Callable[[], T], patience: float | None = None) -> T:
     until = time.monotonic() + patience
     while True:
         try:
-            return call()
+            # A query that a signal breaks off would keep a file of SQLite's locked for as long as
+            # the exception is on its way: nothing could be written of how the run ended.
+            with held() if store_uri().startswith(_SQLITE) else contextlib.nullcontext():
+                return call()
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -107,6 +114,20 @@ def patiently(call: Callable[[], T], patience: float | None = None) -> T:
                     f"{patience:g} s: {error}"
                 ) from error
         time.sleep(RETRY_PAUSE_S)
+
+
+def in_spite_of_others(call: Callable[[], T]) -> T:
+    """Return what `call` returns, made again if the database has refused it.
+
+    MLflow looks whether a row is there and adds it in two steps. If another process came between,
+    the database refuses the second one; now it is found.
+    """
+    try:
+        return call()
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(BAD_REQUEST):
+            raise
+        return call()
 
 
 def use_store(tracking_uri: str) -> None:
@@ -124,6 +145,26 @@ def store_uri() -> str:
     return f"{_SQLITE}{Path(path).absolute()}"
 
 
+def prepare_store() -> None:
+    """Have the tables of a sqlite store made if they are missing, by one process at a time.
+
+    MLflow makes and migrates them without a lock: of two processes that are the first to use a file
+    at least one fails, and both together can leave a file that no process can use any more.
+    """
+    uri = store_uri()
+    path = Path(uri.removeprefix(_SQLITE))
+    if uri.startswith(_SQLITE) and path.is_absolute():
+        _prepare(uri, path.parent)
+
+
+@functools.cache
+def _prepare(uri: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)  # as MLflow does
+    # Not the file itself: to close a descriptor of it would end SQLite's own locks.
+    with alone(folder):
+        MlflowClient(uri)
+
+
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     """Return the id of the experiment `name`, made if it is missing.
 
@@ -133,6 +174,7 @@ def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     Raises:
         MlflowException: The experiment has been deleted.
     """
+    prepare_store()
     chosen_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
     chosen_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
     return chosen_id or patiently(lambda: _experiment_id(chosen_name))
@@ -182,6 +224,7 @@ def create_child(
 
 def read_run(run_id: str, patience: float | None = None) -> Run:
     """Return a run with its latest metrics, parameters and tags."""
+    prepare_store()
     return patiently(lambda: MlflowClient().get_run(run_id), patience)
 
 
@@ -205,6 +248,7 @@ def search_runs(
         limit: Most runs to return; ``None`` is all.
         patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
     """
+    prepare_store()
     client = MlflowClient()
     experiment_ids = _all_experiments(patience) if experiment_id is None else [experiment_id]
     found: list[Run] = []

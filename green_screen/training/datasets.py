@@ -5,7 +5,7 @@ A source tells the labels first, so that a subset is drawn before any image is d
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 import subprocess
 import sys
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from green_screen import locks
 from green_screen.options import OptionError
 
 Labels = NDArray[np.int64]
@@ -148,9 +149,17 @@ def download_cifar(name: str) -> None:
     Raises:
         OptionError: It cannot be downloaded.
     """
-    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
-    if (cache / CIFAR_ARCHIVES[name]).is_file():
-        return
+    cache = Path.home() / ".keras" / "datasets"  # Keras 2's get_file heeds no KERAS_HOME
+    # Keras downloads and unpacks in place: what another process is about looks like a whole file,
+    # and two that download at once spoil each other's.
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    with locks.alone(cache):
+        if not (cache / CIFAR_ARCHIVES[name]).is_file():
+            _download(name)
+
+
+def _download(name: str) -> None:
     program = (
         f"import socket; socket.setdefaulttimeout({DOWNLOAD_TIMEOUT_S}); "
         f"from keras.datasets import {name}; {name}.load_data()"

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.options import TrainOptions, option_params
 from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import RunLogger
@@ -103,7 +103,7 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
 
         if options.log_model:
             # Before the network trains on for the measurement.
-            serving.log_model(network, pipeline.preprocessing, dataset)
+            tracking.patiently(lambda: serving.log_model(network, pipeline.preprocessing, dataset))
 
         while epochs := measurement.further_epochs_needed():
             with measurement.phase("further"):

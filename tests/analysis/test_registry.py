@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,8 +66,8 @@ def trained(card: ModelCard = CARD, **changes: object) -> int:
     return int(version.version)
 
 
-def alias(client: MlflowClient, name: str) -> int:
-    return int(client.get_model_version_by_alias(names.MODEL_NAME, name).version)
+def alias(client: MlflowClient, alias: str, name: str = names.MODEL_NAME) -> int:
+    return int(client.get_model_version_by_alias(name, alias).version)
 
 
 def test_a_card_survives_its_tags() -> None:
@@ -86,6 +88,31 @@ def test_register_sets_tags_description_and_challenger_once(store: MlflowClient)
     )
     assert int(again.version) == number and again.description == "Better words."
     assert len(store.search_model_versions(f"name = '{names.MODEL_NAME}'")) == 1
+
+
+def test_analyses_that_register_one_run_at_once_make_one_version(store: MlflowClient) -> None:
+    with mlflow.start_run() as run:
+        mlflow.pyfunc.log_model(name="model", python_model=str(MODEL), pip_requirements=[])
+    run_id, n_analyses, n_names = run.info.run_id, 3, 8
+    together = threading.Barrier(n_analyses)
+
+    def register_all(_: int) -> list[str]:
+        versions = []
+        for i in range(n_names):
+            together.wait(60)
+            version = registry.register(
+                run_id, description="A model.", tags=CARD.as_tags(), name=f"name-{i}"
+            )
+            versions.append(str(version.version))
+        return versions
+
+    with ThreadPoolExecutor(n_analyses) as pool:
+        found = list(pool.map(register_all, range(n_analyses)))
+    assert found == [found[0]] * n_analyses
+    for i in range(n_names):
+        (version,) = store.search_model_versions(f"name = 'name-{i}'")
+        assert version.version == int(found[0][i])
+        assert alias(store, names.CHALLENGER, name=f"name-{i}") == int(found[0][i])
 
 
 def test_the_data_of_a_version_do_not_depend_on_the_run_that_kept_its_model(

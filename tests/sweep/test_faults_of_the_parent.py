@@ -22,7 +22,7 @@ from campaigns import (
 )
 from mlflow.tracking import MlflowClient
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.local import LocalExecutor
 
@@ -91,17 +91,30 @@ def test_the_parent_is_told_to_end_while_its_child_hangs_in_native_code(
     assert_ended_as_killed(processes)
 
 
-@pytest.mark.parametrize("fault", ["wait_to_be_ended", "wait_in_native_code"])
-def test_the_parent_is_killed(
-    drive: Callable[..., Driven], executor: LocalExecutor, fault: str
-) -> None:
-    driven, processes = waiting_campaign(drive, fault)
+def test_the_parent_is_killed(drive: Callable[..., Driven], executor: LocalExecutor) -> None:
+    driven, processes = waiting_campaign(drive)
     driven.process.kill()
     driven.end()
     parent_id = assert_ended_as_killed(processes)
     assert MlflowClient().get_run(parent_id).info.status == "RUNNING"
     run_sweep(small(n_runs=2), trainer=STRIKE, executor=executor)
     assert_complete(parent_id, small(n_runs=2))
+
+
+def test_a_resume_waits_for_a_child_that_has_outlived_its_parent(
+    drive: Callable[..., Driven], executor: LocalExecutor
+) -> None:
+    driven, processes = waiting_campaign(drive, "wait_in_native_code")
+    driven.process.kill()
+    driven.end()
+    run_sweep(small(n_runs=2), trainer=STRIKE, executor=executor)
+    parent_id = assert_ended_as_killed(processes)
+    assert_complete(parent_id, small(n_runs=2))
+    position = f"tags.`{names.TAG_POSITION}` = '1'"
+    again, outlived = tracking.search_runs(tracking.ensure_experiment(), position)
+    assert (outlived.info.status, again.info.status) == ("KILLED", "FINISHED")
+    assert outlived.data.tags[names.TAG_FAILURE] == "the campaign's process was gone"
+    assert outlived.info.end_time <= again.info.start_time
 
 
 def test_the_process_that_forks_is_killed(

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 from campaigns import STRIKE, assert_complete, by_status, children, small, summary, sweep_parents
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
 from green_screen.options import OptionError
-from green_screen.sweep import campaign
+from green_screen.sweep import campaign, resume
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.local import LocalExecutor
 
@@ -59,6 +63,36 @@ def test_a_resume_makes_good_the_note_that_a_killed_parent_did_not_take(
     assert len(summary(first)) == 4
     assert len(children(first)) == 4
     assert run_sweep(small(), trainer=QUICK, executor=executor) != first
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_of_two_processes_with_the_same_command_one_is_refused(
+    store: str, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    # Both have looked at the store before either of them is known there.
+    trainer = STRIKE if resumed else QUICK
+    if resumed:
+        monkeypatch.setenv("FAULT", "refuse")
+        run_sweep(small(), trainer=trainer, executor=executor)
+    design = campaign.find_design(small(), trainer)
+    assert (design.parent is not None) == resumed
+    key = design.parent.info.run_id if resumed else f"{design.experiment_id}-{design.digest}"
+    with (
+        resume.alone(key),
+        pytest.raises(OptionError, match="is being run by another process"),
+    ):
+        run_sweep(small(), trainer=trainer, executor=executor)
+    assert_complete(run_sweep(small(), trainer=trainer, executor=executor), small())
+
+
+def test_a_dead_process_that_nobody_has_waited_for_runs_no_campaign() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    started = psutil.Process(process.pid).create_time()
+    assert resume._alive(process.pid, started)
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.05)
+    assert not resume._alive(process.pid, started)
+    process.wait()
 
 
 def test_resume_takes_the_options_of_the_campaign(

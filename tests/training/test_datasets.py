@@ -125,7 +125,7 @@ def test_what_is_no_archive_is_refused(tmp_path, suffix, content):
 
 
 def test_cifar_without_a_network_names_the_alternatives(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens
     with pytest.raises(
@@ -147,10 +147,11 @@ def test_arrays_of_keras_are_pooled_and_say_where_the_test_part_starts(rng):
 
 
 def test_cached_cifar_is_not_downloaded_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "/nonexistent")
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / datasets.CIFAR_ARCHIVES["cifar10"]).touch()
+    cache = tmp_path / ".keras" / "datasets"
+    cache.mkdir(parents=True)
+    (cache / datasets.CIFAR_ARCHIVES["cifar10"]).touch()
     check_dataset("cifar10")
     with pytest.raises(FileNotFoundError):
         check_dataset("cifar100")
