@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 import socket
@@ -168,17 +169,20 @@ def alone(campaign: str) -> Iterator[None]:
     The store alone cannot: between a look at a campaign's owner and becoming it others may look.
 
     Args:
-        campaign: A campaign's run id, or what tells one that is not there yet from others.
+        campaign: A campaign's run id, or what tells one that is not there yet from others of the
+            present store.
 
     Raises:
         OptionError: Another process runs it.
     """
     folder = tracking.spool_root() / "campaigns"
+    # Another store may have an experiment of the same number with the same design.
+    key = hashlib.sha256(f"{tracking.store_uri()} {campaign}".encode()).hexdigest()[:32]
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locks.alone(folder / f"{campaign}.lock", wait=False))
+            stack.enter_context(locks.alone(folder / f"{key}.lock", wait=False))
         except BlockingIOError:
             raise OptionError(
                 "this campaign is being run by another process: wait for its end, or give "

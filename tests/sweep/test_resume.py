@@ -82,7 +82,10 @@ def test_of_two_processes_with_the_same_command_one_is_refused(
         pytest.raises(OptionError, match="is being run by another process"),
     ):
         run_sweep(small(), trainer=trainer, executor=executor)
-    assert_complete(run_sweep(small(), trainer=trainer, executor=executor), small())
+    tracking.use_store("sqlite:///another.db")  # which may have an experiment of the same number
+    with resume.alone(key):
+        tracking.use_store(store)
+        assert_complete(run_sweep(small(), trainer=trainer, executor=executor), small())
 
 
 def test_a_dead_process_that_nobody_has_waited_for_runs_no_campaign() -> None:
