@@ -44,7 +44,6 @@ def ended(
     )
     try:
         if deliver:
-            tracking.prepare_store()
             tracking.deliver_all()
         return run()
     except (OptionError, SpaceError) as error:

@@ -136,7 +136,7 @@ LAYERS = (
     ("entrypoints",),
     ("green_screen.sweep", "green_screen.training", "green_screen.analysis"),
     ("green_screen.tracking", "green_screen.power"),
-    ("green_screen.options", "green_screen.names", "green_screen.space"),
+    ("green_screen.options", "green_screen.names", "green_screen.space", "green_screen.locks"),
 )
 
 

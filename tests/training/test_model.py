@@ -24,7 +24,7 @@ def test_help_and_readme_name_every_model():
     (model,) = [f for f in dataclasses.fields(TrainOptions) if f.name == "model"]
     assert set(re.findall(r"\w+", model.metadata["help"])) - {"or"} == set(MODELS)
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (sentence,) = re.findall(r"\*\*Models\*\*: (.*)", readme)
+    (sentence,) = re.findall(r"\*\*Models\*\*: (.*?)\n\n", readme, re.DOTALL)
     assert set(re.findall("`(.*?)`", sentence)) == set(MODELS)
 
 
