@@ -145,7 +145,7 @@ def store_uri() -> str:
     return f"{_SQLITE}{Path(path).absolute()}"
 
 
-def prepare_store() -> None:
+def _prepare_store() -> None:
     """Have the tables of a sqlite store made if they are missing, by one process at a time.
 
     MLflow makes and migrates them without a lock: of two processes that are the first to use a file
@@ -162,7 +162,7 @@ def _prepare(uri: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)  # as MLflow does
     # Not the file itself: to close a descriptor of it would end SQLite's own locks.
     with alone(folder):
-        MlflowClient(uri)
+        patiently(lambda: MlflowClient(uri))  # which a signal must not break off half made
 
 
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
@@ -174,7 +174,7 @@ def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     Raises:
         MlflowException: The experiment has been deleted.
     """
-    prepare_store()
+    _prepare_store()
     chosen_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
     chosen_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
     return chosen_id or patiently(lambda: _experiment_id(chosen_name))
@@ -224,7 +224,7 @@ def create_child(
 
 def read_run(run_id: str, patience: float | None = None) -> Run:
     """Return a run with its latest metrics, parameters and tags."""
-    prepare_store()
+    _prepare_store()
     return patiently(lambda: MlflowClient().get_run(run_id), patience)
 
 
@@ -248,7 +248,7 @@ def search_runs(
         limit: Most runs to return; ``None`` is all.
         patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
     """
-    prepare_store()
+    _prepare_store()
     client = MlflowClient()
     experiment_ids = _all_experiments(patience) if experiment_id is None else [experiment_id]
     found: list[Run] = []
