@@ -25,13 +25,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.contenders import Results, base_config
+from green_screen.data.data import ImageDataset, load_dataset
+from green_screen.data.pipeline import Pipeline, ahead_on_device, from_parts
+from green_screen.data.splits import Split
+from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import IMPLEMENTED, TrainingConfig
-from green_screen.training.data import ImageDataset, load_dataset
-from green_screen.training.measurement import synchronize_gpu
-from green_screen.training.pipeline import Pipeline, ahead_on_device, from_parts
 from green_screen.training.run import compiled_model
-from green_screen.training.splits import Split
 
 
 def whole_split(dataset: ImageDataset) -> Split:

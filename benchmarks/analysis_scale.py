@@ -32,7 +32,7 @@ import psutil
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "analysis")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 def make_store(uri: str, runs: int, epochs: int) -> None:

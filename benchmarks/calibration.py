@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "analysis")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from simulated_campaign import SimulatedCampaign  # noqa: E402
 
 from green_screen import names  # noqa: E402
-from green_screen.analysis.anova import anova_table, type_two  # noqa: E402
-from green_screen.analysis.model_matrix import build_design  # noqa: E402
-from green_screen.analysis.regression import EnergyAnalysis, fit_energy_model  # noqa: E402
+from green_screen.statistics.anova import anova_table, type_two  # noqa: E402
+from green_screen.statistics.model_matrix import build_design  # noqa: E402
+from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model  # noqa: E402
 
 NULL_RESPONSES = 20  # campaigns without any effect for each design
 

@@ -21,10 +21,10 @@ import mlflow
 
 from benchmarks.jobs import run_job
 from green_screen import names, tracking
+from green_screen.executors.executor import TRAINER
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import TrainOptions
 from green_screen.space import Space, TrainingConfig
-from green_screen.sweep.executor import TRAINER
-from green_screen.sweep.local import LocalExecutor
 from green_screen.tracking import RunLogger
 
 IMPORTS = "benchmarks.child_overhead:import_all"

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from green_screen.data import preprocessing
+from green_screen.data.data import ImageDataset
+from green_screen.data.pipeline import ahead_on_device, from_parts
+from green_screen.data.splits import Split
+from green_screen.network.precision import dtype_policy
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import Space, TrainingConfig
-from green_screen.training import preprocessing
-from green_screen.training.data import ImageDataset
 from green_screen.training.hardware import hardware_tags
-from green_screen.training.pipeline import ahead_on_device, from_parts
-from green_screen.training.precision import dtype_policy
 from green_screen.training.run import compiled_model
-from green_screen.training.splits import Split
 
 SEED = 22
 
@@ -166,7 +166,7 @@ def plain(
     """
     import tensorflow_model_optimization as tfmot
 
-    from green_screen.training.model import build_model
+    from green_screen.network.model import build_model
 
     size, classes = dataset.images.shape[1], len(dataset.class_names)
     part = split.train

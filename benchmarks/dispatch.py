@@ -31,11 +31,11 @@ from benchmarks.contenders import (
     split_of,
     warm_up,
 )
+from green_screen.data.data import load_dataset
+from green_screen.measurement.run_measurement import synchronize_gpu
+from green_screen.network import fake_quant
+from green_screen.network.optimizer import make_optimizer
 from green_screen.power.meter import EnergyMeter
-from green_screen.training import fake_quant
-from green_screen.training.data import load_dataset
-from green_screen.training.measurement import synchronize_gpu
-from green_screen.training.optimizer import make_optimizer
 from green_screen.training.run import STEPS_PER_EXECUTION
 
 Make = Callable[[], Contender]

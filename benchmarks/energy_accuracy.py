@@ -37,11 +37,11 @@ from scipy import stats
 from benchmarks.jobs import run_job
 from benchmarks.measured_training import LEVELS, Training
 from green_screen import names
+from green_screen.executors.local import LocalExecutor, local_devices
+from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.options import TrainOptions
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import Space
-from green_screen.sweep.local import LocalExecutor, local_devices
-from green_screen.training.measurement import synchronize_gpu
 
 PARTS = "abcd"
 READS = 30

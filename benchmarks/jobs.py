@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from green_screen import names, tracking
+from green_screen.executors.executor import TRAINER, Job, JobResult, Outcome
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
-from green_screen.sweep.executor import TRAINER, Job, JobResult, Outcome
-from green_screen.sweep.local import LocalExecutor
 
 
 def run_job(

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import keras
 
+from green_screen.data.data import load_dataset
+from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
+from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
 from green_screen.space import Space
-from green_screen.training.data import load_dataset
-from green_screen.training.measurement import synchronize_gpu
-from green_screen.training.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.training.run import compiled_model
 
 LEVELS = {"internal": "jit_compilation", "partitioning": "90-5-5"}

@@ -29,11 +29,11 @@ import mlflow
 import psutil
 
 from benchmarks.simulated_training import TRAIN
+from green_screen.executors.executor import JobResult
+from green_screen.executors.local import PRELOAD_TRACKING
+from green_screen.executors.ray import RayExecutor
 from green_screen.options import OptionError, SweepOptions
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.executor import JobResult
-from green_screen.sweep.local import PRELOAD_TRACKING
-from green_screen.sweep.ray import RayExecutor
 from green_screen.sweep.resume import children_of
 from green_screen.sweep.status import find_campaign
 

@@ -34,10 +34,10 @@ from benchmarks.contenders import (
     split_of,
     warm_up,
 )
+from green_screen.data.data import ImageDataset, load_dataset
+from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import Space, TrainingConfig, canonical
-from green_screen.training.data import ImageDataset, load_dataset
-from green_screen.training.measurement import synchronize_gpu
 
 # In this order, so that a run out of time has what matters most. The levels of partitioning change
 # sizes alone, those of lr a constant; post_quantization trains as None does.

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, _ = parse_options(AnalyzeOptions, argv, __doc__ or "")
 
     from green_screen.analysis.analyze import analyze
-    from green_screen.analysis.runs import CampaignError
+    from green_screen.results.runs import CampaignError
 
     def run() -> int:
         _print(analyze(options))

@@ -13,8 +13,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if at least one run was imported, 1 if none was."""
     options, _ = parse_options(ImportOptions, argv, __doc__ or "")
 
-    from green_screen.analysis.importing import import_runs
-    from green_screen.analysis.legacy import LegacyError
+    from green_screen.results.importing import import_runs
+    from green_screen.results.legacy import LegacyError
 
     def run() -> int:
         imported = import_runs(options)

@@ -13,8 +13,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if the version is the champion afterwards, 1 if the gate refused it."""
     options, _ = parse_options(PromoteOptions, argv, __doc__ or "")
 
-    from green_screen.analysis.promotion import promote
-    from green_screen.analysis.registry import RegistryError
+    from green_screen.registry.promotion import promote
+    from green_screen.registry.registry import RegistryError
 
     def run() -> int:
         decision = promote(options)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ended(run: Callable[[], str]) -> int:
     """Run a campaign and return the exit status that its end means: 1 if it failed."""
-    from green_screen.sweep.executor import CampaignError
+    from green_screen.executors.executor import CampaignError
 
     def run_it() -> int:
         run()

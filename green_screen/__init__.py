@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from green_screen.measurement.callback import SMICallback
     from green_screen.power.meter import EnergyMeter, EnergyReading
-    from green_screen.training.callback import SMICallback
 
 # The one definition: pyproject.toml reads it, and it is there without the project being installed.
 __version__ = "1.0.0"
@@ -21,7 +21,7 @@ __all__ = ["EnergyMeter", "EnergyReading", "SMICallback"]
 _HOMES = {
     "EnergyMeter": "green_screen.power.meter",
     "EnergyReading": "green_screen.power.meter",
-    "SMICallback": "green_screen.training.callback",
+    "SMICallback": "green_screen.measurement.callback",
 }
 
 

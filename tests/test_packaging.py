@@ -131,39 +131,68 @@ def test_no_pickle_and_only_safe_yaml(path: Path) -> None:
             assert (node.value.id, node.attr) not in {("yaml", "load"), ("yaml", "unsafe_load")}
 
 
-# Layers, from the top. A module imports from its own layer or those below it.
-LAYERS = (
-    ("entrypoints",),
-    ("green_screen.sweep", "green_screen.training", "green_screen.analysis"),
-    ("green_screen.tracking", "green_screen.power"),
-    ("green_screen.options", "green_screen.names", "green_screen.space", "green_screen.locks"),
+# Rooms and modules that stand in none, the lowest first. Each imports from those below it.
+ORDER = (
+    *("names", "space", "locks", "options", "power", "tracking", "measurement", "network", "data"),
+    *("executors", "results", "statistics", "training", "sweep", "decision", "report", "registry"),
+    "analysis",
 )
-
-
-def layer(module: str) -> int | None:
-    for depth, prefixes in enumerate(LAYERS):
-        if any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes):
-            return depth
-    return None
 
 
 PACKAGE = [path for path in SOURCES if path.is_relative_to(ROOT / "green_screen")]
 ENTRIES = [path for path in SOURCES if path.is_relative_to(ROOT / "entrypoints")]
 
 
-@pytest.mark.parametrize("path", PACKAGE + ENTRIES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_downwards_only(path: Path) -> None:
-    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    depth = layer(own)
-    if depth is None:
-        assert own == "green_screen.__init__", f"{own} belongs to no layer"
-        return
-    above = {name for name in imports(path) if (other := layer(name)) is not None and other < depth}
-    assert not above, f"{own} imports upwards: {sorted(above)}"
+def room(module: str) -> str | None:
+    """Return what of the package a module's name leads to: a room, or a module in none."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "green_screen" and parts[1:] and parts[1] in ORDER else None
+
+
+def imported_rooms(folder: Path) -> set[str]:
+    return {
+        other
+        for path in folder.rglob("*.py")
+        for name in imports(path)
+        if (other := room(name)) is not None and other != folder.name
+    }
+
+
+ROOMS = sorted(path.parent for path in (ROOT / "green_screen").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("folder", ROOMS, ids=lambda p: p.name)
+def test_a_room_says_its_question_and_imports_only_what_it_says(folder: Path) -> None:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert text is not None and text.splitlines()[0].endswith(".")
+    (said,) = re.findall(r"^Imports: (.*)\.\Z", text, re.M | re.S)
+    assert set(re.split(r",\s+", said)) == imported_rooms(folder)
+
+
+def test_imports_point_downwards_only() -> None:
+    assert {folder.name for folder in ROOMS} <= set(ORDER)
+    for number, name in enumerate(ORDER):
+        path = ROOT / "green_screen" / name
+        if path.is_dir():
+            found = imported_rooms(path)
+        else:
+            found = {other for text in imports(path.with_suffix(".py")) if (other := room(text))}
+        above = found & set(ORDER[number + 1 :])
+        assert not above, f"{name} imports upwards: {sorted(above)}"
+
+
+def test_the_tests_mirror_the_rooms() -> None:
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
+    # A cluster's tests start servers, nodes and campaigns: they are of no room alone.
+    assert folders - {"cluster"} == {folder.name for folder in ROOMS}
 
 
 # The logged model: how it is written, and the code that travels with it.
 MODEL_FLAVOR = ("green_screen.training.serving", "green_screen.training.served_model")
+# What serves anybody's training, and must not need the experiment's packages.
+LIGHT = ("green_screen.power", "green_screen.measurement")
+# Where TensorFlow may be imported. A campaign's parent must hold no GPU memory.
+TRAINS = tuple(f"green_screen.{name}" for name in ("measurement", "network", "data", "training"))
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
@@ -172,11 +201,15 @@ def test_each_library_enters_where_it_belongs(path: Path) -> None:
     libraries = {name.split(".")[0] for name in imports(path)}
     if own != "green_screen.power.nvml":
         assert "pynvml" not in libraries
+    if own.startswith(LIGHT):
+        assert not libraries & {"mlflow", "tensorflow_addons", "tensorflow_model_optimization"}
     if own.startswith("green_screen.power"):
-        assert not libraries & {"tensorflow", "mlflow"}
-    if own.startswith(("green_screen.sweep", "green_screen.analysis")):
         assert "tensorflow" not in libraries
-    if own.startswith("green_screen.training") and not own.startswith(MODEL_FLAVOR):
+    if not own.startswith(TRAINS):
+        assert "tensorflow" not in libraries
+    if own.startswith(TRAINS) and not own.startswith(MODEL_FLAVOR):
+        assert "mlflow" not in libraries
+    if own.startswith("green_screen.statistics"):
         assert "mlflow" not in libraries
 
 

@@ -1,1 +1,5 @@
-"""What the runs say: queries, regression, selection, reports, registry."""
+"""How an analysis runs, from runs to decision.
+
+Imports: names, options, tracking, executors, results, statistics, training, decision, report,
+registry.
+"""

@@ -15,31 +15,37 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from green_screen import __version__, names, tracking
-from green_screen.analysis import gallery, registration, tradeoff
-from green_screen.analysis.coding import CodingKind
-from green_screen.analysis.energy_service import log_energy_model
-from green_screen.analysis.final import FinalComparison, compare
-from green_screen.analysis.final_runs import (
+from green_screen.decision import tradeoff
+from green_screen.decision.final import FinalComparison, compare
+from green_screen.decision.final_runs import (
     FinalPlan,
     FinalRuns,
     campaign_options,
     options_of,
     run_finals,
 )
-from green_screen.analysis.findings import Findings
-from green_screen.analysis.publishing import publish
-from green_screen.analysis.regression import EnergyAnalysis, fit_energy_model
-from green_screen.analysis.runs import read_epochs
-from green_screen.analysis.selection import Selection, SelectionError, select
-from green_screen.analysis.subject import Subject, read_subject
+from green_screen.decision.selection import Selection, SelectionError, select
+from green_screen.executors.executor import TRAINER, Executor
+from green_screen.executors.local import LocalExecutor, local_devices
 from green_screen.options import AnalyzeOptions, OptionError, option_params
-from green_screen.sweep.executor import TRAINER, Executor
-from green_screen.sweep.local import LocalExecutor, local_devices
+from green_screen.registry import registration
+from green_screen.registry.energy_service import log_energy_model
+from green_screen.report import gallery
+from green_screen.report.findings import Findings
+from green_screen.report.publishing import publish
+from green_screen.results.runs import read_epochs
+from green_screen.results.subject import Subject, read_subject
+from green_screen.statistics.coding import CodingKind
+from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model
 from green_screen.tracking import RunLogger
 from green_screen.training import request
 
 # The responses that energies are predicted from.
 PREDICTORS = ("epoch", "per_1k_images")
+
+
+# Most runs whose histories are read for the energy to reach an accuracy: more rows nobody reads.
+_MAX_HISTORIES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ def analyze(
                 final = compare(made.runs, energy_metric=selection.energy_metric)
             except OptionError as error:
                 problems += (f"There was no final comparison: {error}",)
-        target_accuracy, to_accuracy = subject.to_accuracy(options.target_accuracy)
+        target_accuracy, to_accuracy = energy_to_target(runs, options.target_accuracy)
         findings = _with_figures(
             Findings(
                 campaign=subject.name,
@@ -153,7 +159,7 @@ def latest_options(campaign_run_id: str) -> AnalyzeOptions:
     """Return the options of the latest finished analysis of a campaign; the defaults without one.
 
     Args:
-        campaign_run_id: As in :attr:`~green_screen.analysis.subject.Subject.run_id`.
+        campaign_run_id: As in :attr:`~green_screen.results.subject.Subject.run_id`.
     """
     found = tracking.search_runs(
         None,
@@ -225,6 +231,33 @@ def final_plan(
         repeats=options.final_repeats,
         trainer=trainer,
     )
+
+
+def energy_to_target(runs: pd.DataFrame, target: float | None) -> tuple[float, pd.DataFrame]:
+    """Return the energy that runs took to reach a validation accuracy.
+
+    Args:
+        runs: Rows of :func:`~green_screen.results.runs.read_runs`; the epochs of those that end at
+            the target or above it are read from the store.
+        target: The accuracy as a fraction; ``None`` is the mean of the baseline's last epochs.
+
+    Returns:
+        The accuracy, NaN if the baseline has none, and rows of
+        :func:`~green_screen.decision.tradeoff.energy_to_accuracy` for the runs that end at or
+        above it; of many, those with the least energy and the baseline's first.
+    """
+    if target is None:
+        candidates = tradeoff.accuracy_candidates(runs).runs
+        target = candidates.loc[
+            candidates["kind"] == names.KIND_BASELINE, names.VAL_ACCURACY
+        ].mean()
+    reach = tradeoff.reaching(runs, target)
+    baseline = reach["kind"] == names.KIND_BASELINE
+    # Without it there would be nothing to compare the others with.
+    reach = reach[(reach.index < _MAX_HISTORIES) | (baseline & (baseline.cumsum() == 1))]
+    metrics = (names.VAL_ACCURACY, names.EPOCH_ENERGY_J)
+    epochs = tracking.patiently(lambda: read_epochs(reach["run_id"].tolist(), metrics=metrics))
+    return float(target), tradeoff.energy_to_accuracy(reach, epochs, target)
 
 
 def _cost(subject: Subject, options: AnalyzeOptions) -> tradeoff.Cost:

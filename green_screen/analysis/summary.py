@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
-from green_screen.analysis.document import Table
-from green_screen.analysis.findings import difference_text, headline
-from green_screen.analysis.report_tables import candidates_table, final_table
+from green_screen.report.document import Table
+from green_screen.report.findings import difference_text, headline
+from green_screen.report.tables import candidates_table, final_table
 
 
 def lines(result: Analyzed) -> Iterator[str]:

@@ -1,1 +1,4 @@
-"""Measuring power and energy. Imports neither TensorFlow nor MLflow."""
+"""The meter: what a block of code costs in energy, board by board.
+
+Imports: names.
+"""

@@ -68,6 +68,14 @@ def visible_boards(
     return tuple(selected)
 
 
+def local_boards() -> tuple[Board, ...]:
+    """Return the boards that this process may use; none where NVML does not tell."""
+    try:
+        return visible_boards()
+    except NvmlError:
+        return ()
+
+
 def pin_first_board(environment: MutableMapping[str, str] = os.environ) -> None:
     """Have CUDA show this process the first of its visible boards only, by its identifier.
 

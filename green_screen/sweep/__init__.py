@@ -1,1 +1,4 @@
-"""Many runs: designs, campaigns, executors. Never imports TensorFlow in the parent."""
+"""Many runs: design, campaign, resume, progress, status.
+
+Imports: names, space, locks, options, power, tracking, executors, training.
+"""

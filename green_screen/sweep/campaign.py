@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from green_screen import names, tracking
-from green_screen.options import SweepOptions
-from green_screen.sweep import resume
-from green_screen.sweep.clocks import BaselineClocks
-from green_screen.sweep.cooldown import found_state
-from green_screen.sweep.executor import (
+from green_screen.executors.cooldown import found_state
+from green_screen.executors.executor import (
     TRAINER,
     CampaignError,
     Cooldown,
@@ -22,7 +19,10 @@ from green_screen.sweep.executor import (
     Job,
     RestingState,
 )
-from green_screen.sweep.local import LocalExecutor
+from green_screen.executors.local import LocalExecutor
+from green_screen.options import SweepOptions
+from green_screen.sweep import resume
+from green_screen.sweep.clocks import BaselineClocks
 from green_screen.sweep.preparation import Design, check_trainings, find_design, log_design
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
@@ -64,7 +64,7 @@ def run_sweep(
 def make_executor(options: SweepOptions) -> Executor:
     """Return the executor that the options name."""
     if options.executor == "ray":
-        from green_screen.sweep.ray import RayExecutor
+        from green_screen.executors.ray import RayExecutor
 
         return RayExecutor(address=options.ray_address or "auto")
     return LocalExecutor()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from green_screen import names, tracking
+from green_screen.executors.executor import TRAINER
 from green_screen.options import SweepOptions, option_params, require
 from green_screen.space import Space, resolve
 from green_screen.sweep import resume
 from green_screen.sweep.design import Plan, make_plan
-from green_screen.sweep.executor import TRAINER
 from green_screen.sweep.quality import quality
 from green_screen.tracking import RunLogger
 from green_screen.training import request

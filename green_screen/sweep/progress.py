@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from green_screen import names
+from green_screen.executors.executor import Job
 from green_screen.power.nvml import Board, NvmlError
-from green_screen.power.visible import visible_boards
 from green_screen.sweep.energies import EnergyTally
-from green_screen.sweep.executor import Job
 from green_screen.sweep.runner import Ended
 
 
@@ -25,14 +24,6 @@ def duration(seconds: float) -> str:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def local_boards() -> tuple[Board, ...]:
-    """Return the boards that this process may use; none where NVML does not tell."""
-    try:
-        return visible_boards()
-    except NvmlError:
-        return ()
 
 
 def power_now_w(boards: Sequence[Board]) -> float:

@@ -17,8 +17,8 @@ import psutil
 from mlflow.entities import Run
 
 from green_screen import locks, names, tracking
+from green_screen.executors.outcome import short_patience_s
 from green_screen.options import OptionError, SweepOptions, TrainOptions, parse_value, require
-from green_screen.sweep.outcome import short_patience_s
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from green_screen import names, tracking
-from green_screen.sweep.executor import Executor, Job, JobResult, Outcome
-from green_screen.sweep.outcome import short_patience_s
+from green_screen.executors.executor import Executor, Job, JobResult, Outcome
+from green_screen.executors.outcome import short_patience_s
 
 logger = logging.getLogger(__name__)
 

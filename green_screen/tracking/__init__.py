@@ -1,7 +1,9 @@
-"""The only door to the tracking server for the code that trains and for campaigns.
+"""The only door to the tracking server for what trains and for campaigns.
 
 :func:`open_run` gives a run its life, :class:`RunLogger` writes to it, and nothing that was logged
 is lost to a server that is away for a while or to a process that dies.
+
+Imports: names, locks.
 """
 
 from green_screen.tracking.interrupts import Interrupted

@@ -1,1 +1,4 @@
-"""One training run: data, model, optimizer, measurement."""
+"""One run, from request to logged result.
+
+Imports: names, space, options, power, tracking, measurement, network, data.
+"""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from green_screen.data.data import check_dataset
+from green_screen.network.model import check_model
 from green_screen.options import OptionError, TrainOptions
 from green_screen.power import emissions
 from green_screen.space import TrainingConfig
-from green_screen.training.data import check_dataset
-from green_screen.training.model import check_model
 
 
 def check_trainings(options: TrainOptions, configs: Sequence[TrainingConfig]) -> None:

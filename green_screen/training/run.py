@@ -16,18 +16,19 @@ import tensorflow as tf
 import yaml
 
 from green_screen import names, tracking
+from green_screen.data.data import ImageDataset, load_dataset
+from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
+from green_screen.measurement.callback import SMICallback
+from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
+from green_screen.network import int8, quantization
+from green_screen.network.model import build_model
+from green_screen.network.optimizer import make_optimizer
+from green_screen.network.precision import dtype_policy
 from green_screen.options import TrainOptions, option_params
 from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import RunLogger
-from green_screen.training import int8, quantization, serving
-from green_screen.training.callback import SMICallback
-from green_screen.training.data import ImageDataset, load_dataset
+from green_screen.training import serving
 from green_screen.training.hardware import hardware_tags
-from green_screen.training.measurement import MeasurementSummary, RunMeasurement
-from green_screen.training.model import build_model
-from green_screen.training.optimizer import make_optimizer
-from green_screen.training.pipeline import Pipeline, ahead_on_device, make_pipeline
-from green_screen.training.precision import dtype_policy
 from green_screen.training.request import check_trainings
 
 # Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
@@ -171,7 +172,7 @@ def compiled_model(
     """Return a network, compiled as an effective configuration asks.
 
     Args:
-        name: A name of :mod:`green_screen.training.model`.
+        name: A name of :mod:`green_screen.network.model`.
         config: The effective configuration.
         image_size: Height and width of the images, in pixels.
         n_classes: Length of its output.

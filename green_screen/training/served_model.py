@@ -21,13 +21,13 @@ class ImageClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network, and the scaling that was fitted to its training images."""
-        from green_screen.training.preprocessing import Preprocessing
+        from green_screen.data.preprocessing import Preprocessing
 
         folder = Path(context.artifacts["network"])
         described = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         self._preprocessing = Preprocessing.from_dict(described["preprocessing"])
         if described["format"] == "tflite":
-            from green_screen.training.int8 import Int8Model
+            from green_screen.network.int8 import Int8Model
 
             self._predict = Int8Model((folder / "network.tflite").read_bytes()).predict
             return

@@ -22,11 +22,11 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
 import green_screen
-from green_screen.training import fake_quant
-from green_screen.training.preprocessing import Preprocessing
+from green_screen.data.preprocessing import Preprocessing
+from green_screen.network import fake_quant
 
 if TYPE_CHECKING:
-    from green_screen.training.data import ImageDataset
+    from green_screen.data.data import ImageDataset
 
 ARTIFACT = "model"
 REQUIREMENTS = ("mlflow", "numpy", "tensorflow")

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
+from simulated_findings import epochs
 
 from entrypoints import analyze as analyze_entry
 from green_screen import names, tracking
+from green_screen.analysis import analyze as analyze_module
 from green_screen.analysis import summary
 from green_screen.analysis.analyze import (
     Analyzed,
@@ -23,11 +25,11 @@ from green_screen.analysis.analyze import (
     final_plan,
     latest_options,
 )
-from green_screen.analysis.final_runs import read_finals, run_finals
-from green_screen.analysis.registry import ModelCard
-from green_screen.analysis.subject import read_subject
+from green_screen.decision.final_runs import read_finals, run_finals
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import AnalyzeOptions, OptionError
-from green_screen.sweep.local import LocalExecutor
+from green_screen.registry.registry import ModelCard
+from green_screen.results.subject import read_subject
 
 TRAINER = "final_trainer:train"
 
@@ -50,7 +52,7 @@ def written(campaign: SimulatedCampaign, name: str, experiment: str = names.EXPE
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[LocalExecutor]:
-    with LocalExecutor(devices=[None], preload=("mlflow", "green_screen.sweep.child")) as local:
+    with LocalExecutor(devices=[None], preload=("mlflow", "green_screen.executors.child")) as local:
         yield local
 
 
@@ -272,3 +274,23 @@ def test_the_entry_point_refuses_what_it_cannot_use(
 def test_options_are_checked(options: dict[str, object], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         AnalyzeOptions(**options)
+
+
+def test_of_many_that_reach_an_accuracy_the_cheapest_are_read_and_the_baseline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    campaign = SimulatedCampaign(n_runs=40)
+    monkeypatch.setattr(analyze_module, "_MAX_HISTORIES", 5)
+    monkeypatch.setattr(analyze_module, "read_epochs", lambda ids, metrics: epochs(campaign, ids))
+    runs = campaign.frame()
+    runs.loc[runs["kind"] == names.KIND_BASELINE, names.ENERGY_TOTAL_J] *= 100
+    _, table = analyze_module.energy_to_target(runs, 0.0)
+    read = runs.set_index("run_id").loc[table["run_id"]]
+    assert sorted(read["kind"]) == [names.KIND_BASELINE, *[names.KIND_RUN] * 5]
+    swept = runs.loc[runs["kind"] == names.KIND_RUN, names.ENERGY_TOTAL_J]
+    assert read.loc[read["kind"] == names.KIND_RUN, names.ENERGY_TOTAL_J].max() == (
+        swept.nsmallest(5).max()
+    )
+    # It is not added where it is one of them.
+    _, few = analyze_module.energy_to_target(campaign.frame().iloc[:3], 0.0)
+    assert len(few) == 3

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
 
 from green_screen import tracking
-from green_screen.analysis import registry
+from green_screen.registry import registry
 from notebooks.execute import execute
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import servers
 import trainers
 
 from green_screen import tracking
+from green_screen.executors.executor import TRAINER, Job
 from green_screen.options import TrainOptions
 from green_screen.space import Space
-from green_screen.sweep.executor import TRAINER, Job
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def environment_of_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch = pytest.MonkeyPatch()
     patch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path_factory.mktemp("spool")))
     patch.setenv(trainers.RELEASE, str(tmp_path_factory.mktemp("release") / "go"))
-    paths = [str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT), str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     yield
     patch.undo()

@@ -23,13 +23,13 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.simulated_training import EPOCH_METRICS, TRAIN
 from green_screen import names
+from green_screen.executors.executor import LOST, CampaignError, Job, JobResult, Outcome
+from green_screen.executors.local import PRELOAD_TRACKING
+from green_screen.executors.ray import RayExecutor
 from green_screen.options import OptionError, SweepOptions
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.design import make_plan
-from green_screen.sweep.executor import LOST, CampaignError, Job, JobResult, Outcome
-from green_screen.sweep.local import PRELOAD_TRACKING
-from green_screen.sweep.ray import RayExecutor
 
 WAITING = "trainers:train_when_released"
 LIMIT_S = 240.0
@@ -262,8 +262,8 @@ import mlflow
 from green_screen.options import SweepOptions
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.local import PRELOAD_TRACKING
-from green_screen.sweep.ray import RayExecutor
+from green_screen.executors.local import PRELOAD_TRACKING
+from green_screen.executors.ray import RayExecutor
 mlflow.set_tracking_uri({store!r})
 with RayExecutor(address={cluster.address!r}, preload={PRELOAD_TRACKING!r}) as executor:
     run_sweep({options!r}, trainer={WAITING!r}, executor=executor)

@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 
 from benchmarks.simulated_training import EPOCH_METRICS, FINAL_METRICS, epoch_metrics
 from green_screen import names, tracking
+from green_screen.executors.local import PRELOAD_TRACKING, LocalExecutor
 from green_screen.options import SweepOptions
 from green_screen.space import DEFAULT_CONFIG, Space
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.local import PRELOAD_TRACKING, LocalExecutor
 
 LIMIT_S = 120.0
 

@@ -18,11 +18,11 @@ from campaigns import (
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
+from green_screen.executors.executor import CampaignError
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import OptionError
 from green_screen.space import FACTOR_NAMES
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.executor import CampaignError
-from green_screen.sweep.local import LocalExecutor
 from green_screen.sweep.summary import Summary
 
 QUICK = "faulty_trainers:quick"

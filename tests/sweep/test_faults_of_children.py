@@ -14,10 +14,10 @@ import pytest
 from campaigns import STRIKE, assert_complete, by_status, children, small
 
 from green_screen import names
+from green_screen.executors.executor import Outcome
+from green_screen.executors.local import PRELOAD_TRACKING, LocalExecutor, _Active
+from green_screen.executors.outcome import exit_outcome
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.executor import Outcome
-from green_screen.sweep.local import PRELOAD_TRACKING, LocalExecutor, _Active
-from green_screen.sweep.outcome import exit_outcome
 
 pytestmark = pytest.mark.faults
 

@@ -23,8 +23,8 @@ from campaigns import (
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
+from green_screen.executors.local import LocalExecutor
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.local import LocalExecutor
 
 pytestmark = pytest.mark.faults
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
 
 from green_screen import names
+from green_screen.executors.executor import Job, JobResult, Outcome
 from green_screen.options import TrainOptions
+from green_screen.power.visible import local_boards
 from green_screen.space import Space
 from green_screen.sweep.energies import EnergyTally, energy
-from green_screen.sweep.executor import Job, JobResult, Outcome
-from green_screen.sweep.progress import CampaignProgress, duration, local_boards
+from green_screen.sweep.progress import CampaignProgress, duration
 from green_screen.sweep.runner import Ended
 
 

@@ -11,10 +11,10 @@ from campaigns import STRIKE, assert_complete, by_status, children, small, summa
 from mlflow.tracking import MlflowClient
 
 from green_screen import names, tracking
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import OptionError
 from green_screen.sweep import campaign, resume
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.local import LocalExecutor
 
 QUICK = "faulty_trainers:quick"
 

@@ -9,9 +9,9 @@ from mlflow.tracking import MlflowClient
 
 from entrypoints import status as entry
 from green_screen import names, tracking
+from green_screen.executors.local import LocalExecutor
 from green_screen.options import OptionError
 from green_screen.sweep.campaign import run_sweep
-from green_screen.sweep.local import LocalExecutor
 from green_screen.sweep.status import read_status
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from green_screen.training import int8, serving
+from green_screen.network import int8
+from green_screen.training import serving
 from green_screen.training.run import quantized
 
 PREDICT = """

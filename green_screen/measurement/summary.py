@@ -1,0 +1,293 @@
+"""From readings to the figures of an epoch and of a run, under the names of ``names.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from green_screen import names
+from green_screen.measurement.run_record import NAN, Epoch, RunRecord, mean
+from green_screen.power import validity
+from green_screen.power.idle import idle_power_w
+from green_screen.power.meter import EnergyReading
+from green_screen.power.nvml import COUNTER_UPDATE_S
+
+_PHASE_METRICS = {
+    "setup": names.SETUP_ENERGY_J,
+    "conversion": names.CONVERSION_ENERGY_J,
+    "evaluation": names.EVALUATION_ENERGY_J,
+}
+# From the worst to the best: a sum is only as good as its worst part.
+_SOURCES = (names.SOURCE_ESTIMATE, names.SOURCE_POWER, names.SOURCE_COUNTER)
+_UNKNOWN = "not measured"
+
+
+class Figure(NamedTuple):
+    """A figure, and why it is NaN if it is."""
+
+    value: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class MeasurementSummary:
+    """What a run's measuring comes to, under the names of ``names.py``.
+
+    Attributes:
+        metrics: NaN where something is missing.
+        tags: Sources, validity, devices.
+        missing: Metric -> why it is NaN.
+    """
+
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def epoch_metrics(epoch: Epoch, images: int | None) -> dict[str, float]:
+    """Return the metrics of one epoch; those of a further epoch have names of their own."""
+    reading = epoch.reading
+    if epoch.further:
+        return {
+            names.FURTHER_EPOCH_ENERGY_J: reading.energy_j,
+            names.FURTHER_EPOCH_TIME_S: reading.seconds,
+        }
+    metrics = {
+        names.EPOCH_TIME_S: reading.seconds,
+        names.TRAIN_TIME_S: epoch.train_s,
+        names.EPOCH_ENERGY_J: reading.energy_j,
+        names.TRAIN_ENERGY_J: epoch.train_j,
+        names.GPU_ENERGY_J: reading.energy_j if reading.devices else NAN,
+        names.GPU_INTEGRAL_J: reading.integral_j,
+        names.GPU_DISAGREEMENT_PERCENT: 100 * reading.disagreement,
+        names.GPU_RESOLUTION_J: reading.resolution_j,
+        names.GPU_POWER_MEAN_W: reading.mean_power_w if reading.devices else NAN,
+        names.GPU_POWER_MAX_W: reading.max_power_w,
+        names.GPU_TEMPERATURE_C: reading.temperature_c,
+        names.GPU_UTILIZATION_PERCENT: reading.utilization_percent,
+        names.GPU_SM_CLOCK_MHZ: reading.sm_clock_mhz,
+        names.GPU_MEMORY_CLOCK_MHZ: reading.memory_clock_mhz,
+        names.GPU_MEMORY_USED_MIB: reading.memory_used_mib,
+        names.CODECARBON_CPU_KWH: reading.carbon.cpu_kwh,
+        names.CODECARBON_GPU_KWH: reading.carbon.gpu_kwh,
+        names.CODECARBON_RAM_KWH: reading.carbon.ram_kwh,
+        names.EMISSIONS_KG_CO2EQ: reading.carbon.emissions_kg_co2eq,
+    }
+    if epoch.validation is not None:
+        # A board always draws power: 0 J says that the validation was shorter than the counter's
+        # period, and its energy lies in the training's.
+        metrics[names.VALIDATION_ENERGY_J] = epoch.validation.energy_j or NAN
+    if images is not None and epoch.train_s > 0:
+        metrics[names.IMAGES_PER_S] = images / epoch.train_s
+    return metrics
+
+
+def epoch_missing(epoch: Epoch, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return why each NaN among an epoch's metrics is missing."""
+    reading, validation = epoch.reading, epoch.validation
+    sampled = dict.fromkeys((names.GPU_INTEGRAL_J, names.GPU_POWER_MAX_W), reading.integral_reason)
+    by_status = (
+        names.GPU_TEMPERATURE_C,
+        names.GPU_UTILIZATION_PERCENT,
+        names.GPU_SM_CLOCK_MHZ,
+        names.GPU_MEMORY_CLOCK_MHZ,
+        names.GPU_MEMORY_USED_MIB,
+    )
+    by_carbon = (
+        names.CODECARBON_CPU_KWH,
+        names.CODECARBON_GPU_KWH,
+        names.CODECARBON_RAM_KWH,
+        names.EMISSIONS_KG_CO2EQ,
+    )
+    reasons = {
+        **sampled,
+        **dict.fromkeys(by_status, reading.status_reason),
+        # That no GPU is used is no lack to CodeCarbon, which then has no figure for one.
+        **dict.fromkeys(by_carbon, reading.carbon.reason or reading.reason),
+        names.GPU_DISAGREEMENT_PERCENT: reading.reason or reading.integral_reason,
+    }
+    if validation is not None:
+        reasons[names.TRAIN_ENERGY_J] = reading.reason or validation.reason
+        reasons[names.VALIDATION_ENERGY_J] = validation.reason or (
+            f"the validation took {validation.seconds:.2f} s, in which the energy counter, renewed "
+            f"every {COUNTER_UPDATE_S} s, did not move"
+        )
+    gaps = [name for name, value in metrics.items() if math.isnan(value)]
+    return {name: reasons.get(name, reading.reason) or _UNKNOWN for name in gaps}
+
+
+def summarize(record: RunRecord, images_per_epoch: int | None) -> MeasurementSummary:
+    """Return the run's metrics, tags and reasons for what is missing."""
+    total_figures, incomplete = _total_figures(record)
+    figures = {
+        **_steady_figures(record, images_per_epoch),
+        **total_figures,
+        **_idle_figures(record),
+    }
+    evidence = _evidence(record, figures, incomplete)
+    found = validity.reasons(evidence)
+    sources = {reading.source for reading in _all_readings(record)} - {names.SOURCE_NONE}
+    tags = {
+        names.TAG_ENERGY_SOURCE: min(sources, key=_SOURCES.index, default=names.SOURCE_NONE),
+        names.TAG_CPU_SOURCE: record.total.carbon.cpu_source,
+        names.TAG_MEASUREMENT_VALID: str(not found).lower(),
+        names.TAG_INCOMPLETE: str(bool(incomplete)).lower(),
+    }
+    if found:
+        tags[names.TAG_INVALID_REASON] = "; ".join(found)
+    if record.boards:
+        tags[names.TAG_GPU_DEVICES] = "; ".join(board.label for board in record.boards)
+        limits = ("unknown" if math.isnan(w) else f"{w:.0f}" for w in record.power_limits_w)
+        tags[names.TAG_GPU_POWER_LIMIT_W] = "; ".join(limits)
+        if unchecked := validity.unchecked(evidence):
+            tags[names.TAG_UNCHECKED] = "; ".join(unchecked)
+    return MeasurementSummary(
+        metrics={name: figure.value for name, figure in figures.items()},
+        tags=tags,
+        missing={
+            name: figure.reason or _UNKNOWN
+            for name, figure in figures.items()
+            if math.isnan(figure.value)
+        },
+    )
+
+
+def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str, Figure]:
+    """Return the figures of the steady state."""
+    steady = record.whole_steady
+    count = len(steady) or NAN
+    reason = next((e.reading.reason for e in record.steady if e not in steady), "")
+    if not record.steady:
+        reason = (
+            f"{len(record.epochs)} epoch was run and the steady state is what follows the first: "
+            "run at least 2 epochs, or set min_window_s above 0"
+        )
+    idle_w, idle_reason = _idle_figures(record)[names.IDLE_POWER_W]
+    net_reason = reason or idle_reason
+    no_images = "" if images_per_epoch else "how many images an epoch has is not known"
+    epoch_j = sum(e.reading.energy_j for e in steady) / count
+    epoch_s = sum(e.reading.seconds for e in steady) / count
+    thousands = (images_per_epoch or NAN) * count / 1000
+    train_j = sum(e.train_j for e in steady)
+    train_net_j = train_j - idle_w * sum(e.train_s for e in steady)
+    first = record.epochs[0].reading if record.epochs else None
+    first_j = first.energy_j if first else NAN
+    first_reason = first.reason if first and math.isnan(first_j) else ""
+    status_reason = steady[0].reading.status_reason if steady else reason
+    clock_reason = status_reason or "no reading of the clock found the GPU at work"
+    return {
+        names.ENERGY_PER_EPOCH_J: Figure(epoch_j, reason),
+        names.ENERGY_PER_EPOCH_NET_J: Figure(epoch_j - idle_w * epoch_s, net_reason),
+        names.ENERGY_PER_1K_IMAGES_J: Figure(train_j / thousands, reason or no_images),
+        names.ENERGY_PER_1K_IMAGES_NET_J: Figure(train_net_j / thousands, net_reason or no_images),
+        names.WARMUP_ENERGY_J: Figure(first_j - epoch_j, first_reason or reason),
+        names.STEADY_WINDOW_S: Figure(sum(e.reading.seconds for e in steady)),
+        names.STEADY_EPOCHS: Figure(float(len(steady))),
+        names.STEADY_SM_CLOCK_MHZ: Figure(
+            mean(e.reading.busy_sm_clock_mhz for e in steady), clock_reason
+        ),
+        names.STEADY_POWER_CAPPED_PERCENT: Figure(
+            100 * mean(e.reading.power_capped for e in steady), clock_reason
+        ),
+    }
+
+
+def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
+    """Return the figures of the whole run, and why a part of it was not measured if so."""
+    parts: dict[str, list[EnergyReading]] = {phase: [] for phase in _PHASE_METRICS}
+    for reading in record.phases:
+        parts.setdefault(reading.name, []).append(reading)
+    further = [e.reading for e in record.epochs if e.further]
+    inside = [r for r in record.phases if r.name != "further"]
+    inside += [e.reading for e in record.declared]
+    known = [r for r in inside if not math.isnan(r.energy_j)]
+    measured_j = sum(r.energy_j for r in known)
+    incomplete = next((r.reason or _UNKNOWN for r in inside if math.isnan(r.energy_j)), "")
+    if not record.boards and not math.isnan(record.total.energy_j):
+        # CodeCarbon knows the processor's load in steps of 10 ms, so a phase of a few of them may
+        # have no figure. That is no gap: a total that has one holds them.
+        incomplete = ""
+    total_j, total_s, other_j = record.total.energy_j, record.total.seconds, NAN
+    if math.isnan(total_j):
+        incomplete = incomplete or record.total.reason or _UNKNOWN
+        # What was measured, and of the idle power as much as fell into that.
+        total_j = measured_j if known else NAN
+        total_s = sum(r.seconds for r in known)
+    elif not incomplete:
+        other_j = total_j - measured_j
+    idle_w, idle_reason = _idle_figures(record)[names.IDLE_POWER_W]
+    figures = {
+        metric: _sum(parts[phase]) for phase, metric in _PHASE_METRICS.items() if parts[phase]
+    }
+    carbon = record.total.carbon
+    figures |= {
+        names.OTHER_ENERGY_J: Figure(other_j, incomplete),
+        names.ENERGY_TOTAL_J: Figure(total_j, incomplete),
+        names.ENERGY_TOTAL_NET_J: Figure(
+            total_j - idle_w * total_s, idle_reason if math.isnan(idle_w) else incomplete
+        ),
+        names.DURATION_S: Figure(record.total.seconds),
+        names.EMISSIONS_TOTAL_KG_CO2EQ: Figure(carbon.emissions_kg_co2eq, carbon.reason),
+    }
+    if further:
+        figures[names.FURTHER_EPOCHS] = Figure(float(len(further)))
+        figures[names.FURTHER_ENERGY_J] = _sum(further)
+    return figures, incomplete
+
+
+def _sum(readings: list[EnergyReading]) -> Figure:
+    reasons = dict.fromkeys(r.reason for r in readings if math.isnan(r.energy_j))
+    return Figure(sum(r.energy_j for r in readings), "; ".join(reasons))
+
+
+def _idle_figures(record: RunRecord) -> dict[str, Figure]:
+    before, after = (
+        Figure(idle_power_w(reading), reading.reason)
+        if reading is not None
+        else Figure(NAN, "the run ended before its idle power was measured")
+        for reading in (record.idle_before, record.idle_after)
+    )
+    start = record.idle_before
+    return {
+        names.IDLE_POWER_W: Figure(
+            mean((before.value, after.value)), before.reason or after.reason
+        ),
+        names.IDLE_POWER_BEFORE_W: before,
+        names.IDLE_POWER_AFTER_W: after,
+        names.START_TEMPERATURE_C: Figure(
+            start.temperature_c if start else NAN, start.status_reason if start else before.reason
+        ),
+    }
+
+
+def _evidence(
+    record: RunRecord, figures: Mapping[str, Figure], incomplete: str
+) -> validity.Evidence:
+    steady = [device for epoch in record.whole_steady for device in epoch.reading.devices]
+    seen = [device for epoch in record.epochs for device in epoch.reading.devices]
+    throttled: dict[str, float] = {}
+    for device in steady:
+        for reason, share in (device.throttled or {}).items():
+            throttled[reason] = max(share, throttled.get(reason, 0.0))
+    processes = [d.processes for d in seen if not math.isnan(d.processes)]
+    span = record.steady_span
+    return validity.Evidence(
+        # This process has a context on the board, so one of those found is itself; in a container
+        # its id there is not the one it knows.
+        other_processes=max(0.0, max(processes) - 1) if processes else NAN,
+        throttled=throttled if any(d.throttled is not None for d in steady) else None,
+        start_temperature_c=figures[names.START_TEMPERATURE_C].value,
+        sm_clock_mhz=figures[names.STEADY_SM_CLOCK_MHZ].value,
+        disagreement=span.unexplained_disagreement if span else NAN,
+        steady_window_s=figures[names.STEADY_WINDOW_S].value,
+        min_window_s=record.min_window_s,
+        incomplete=incomplete,
+        shared_mig=sum(max(0, board.mig_instances - 1) for board in record.boards),
+        device_mismatch=record.device_mismatch,
+    )
+
+
+def _all_readings(record: RunRecord) -> list[EnergyReading]:
+    return [record.total, *(e.reading for e in record.epochs), *record.phases]

@@ -1,0 +1,4 @@
+"""What is trained: models, precision, optimizers, schedules, quantization.
+
+Imports: space, options.
+"""

@@ -1,0 +1,140 @@
+"""The figures of a report: which runs each one shows, its title, and how to read it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from green_screen import names
+from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
+from green_screen.decision.selection import Selection
+from green_screen.report import figures, figures_runs
+from green_screen.report.figures_runs import Trace
+from green_screen.report.style import Rendered, render
+from green_screen.statistics.regression import EnergyAnalysis
+
+
+def draw_all(
+    analysis: EnergyAnalysis,
+    *,
+    epochs: pd.DataFrame,
+    candidates: pd.DataFrame,
+    front: pd.DataFrame,
+    selection: Selection | None,
+    final: FinalComparison | None,
+    source: str,
+) -> dict[str, Rendered]:
+    """Return every figure of the report by its name.
+
+    Args:
+        analysis: The fitted model and the runs it rests on.
+        epochs: Histories of the :func:`shown_runs`, rows of
+            :func:`green_screen.results.runs.read_epochs`.
+        candidates: The runs that could be on the Pareto front.
+        front: Those that are.
+        selection: The selected configuration, if there is one.
+        final: The final comparison, if there was one.
+        source: How the energies were obtained, a value of ``names.TAG_ENERGY_SOURCE``.
+    """
+    runs, response = analysis.runs, analysis.response
+    label = figures.axis_label(response.label, response.unit, source)
+    total = figures.axis_label("energy of the whole training", "J", source)
+    traces = shown_runs(runs, response.metric)
+    nothing = pd.DataFrame(columns=[*runs.columns])
+    metric = final.energy_metric if final else names.ENERGY_TOTAL_J
+    final_label = figures.axis_label(*QUANTITIES[metric], final.source if final else source)
+    drawn = (
+        render(
+            "final",
+            "Final runs",
+            "Runs made after the selection, each a symbol; the bar is their mean.",
+            figures_runs.final_comparison(
+                final.of(BASELINE) if final else nothing,
+                final.of(SELECTED) if final else nothing,
+                metric,
+                final_label,
+            ),
+        ),
+        render(
+            "forest",
+            f"Effect of each level on the {response.label}",
+            "Left of 1 a level takes less than its factor's reference, right of 1 more, all other "
+            "factors held constant. The axis is logarithmic.",
+            figures.forest(analysis.effects, response.label),
+        ),
+        render(
+            "levels",
+            f"{response.label.capitalize()} by level",
+            "A circle is a run, the bar the median. Unlike the effects above, the other factors "
+            "differ between the runs. Repeats of the baseline are left out.",
+            figures.energy_by_level(runs, response.metric, label),
+        ),
+        render(
+            "pareto",
+            "Test accuracy against energy",
+            "No run beats those on the front in both. Each point is one run, so its place has "
+            "noise in both directions.",
+            figures.pareto(
+                candidates,
+                front["run_id"].tolist(),
+                selection.run_id if selection else None,
+                names.ENERGY_TOTAL_J,
+                total,
+            ),
+        ),
+        render(
+            "configurations",
+            f"Configurations, sorted by {response.label}",
+            f"A column is a run. A factor that decides the {response.label} shows one shade on the "
+            "left and another on the right; one that does not is mixed.",
+            figures.configurations(runs, response.metric, label),
+        ),
+        render(
+            "power",
+            f"Power of the runs with the least and the most {response.label}",
+            "Mean of the readings at both ends of each epoch."
+            if source == names.SOURCE_SAMPLED
+            else "Mean over each epoch, training and validation.",
+            figures_runs.power(epochs, traces),
+        ),
+        render(
+            "curves",
+            "Accuracy and loss by epoch",
+            "Lines with markers: validation; dotted: training, in the same colour.",
+            figures_runs.curves(epochs, traces),
+        ),
+        render(
+            "drift",
+            "The repeated baseline through the campaign",
+            "The same work again and again: its spread is the noise of one run, a trend is drift.",
+            figures_runs.drift(runs[runs["kind"] == names.KIND_BASELINE], response.metric, label),
+        ),
+        render(
+            "fit",
+            "The model's fit",
+            "Left: a run on the line is fitted exactly. Right: a pattern over time would mean that "
+            "neighbouring runs are alike.",
+            figures_runs.fit(analysis.residuals, f"{response.label} ({response.unit})"),
+        ),
+    )
+    return {figure.name: figure for figure in drawn}
+
+
+def shown_runs(runs: pd.DataFrame, metric: str) -> dict[str, tuple[str, Trace]]:
+    """Return the runs with the least and the most of it, and a baseline: id -> label, style."""
+    if runs.empty:
+        return {}
+    ordered = runs.sort_values(metric, kind="stable")
+    shown = {
+        ordered["run_id"].iloc[0]: (f"least: {ordered['run_name'].iloc[0]}", figures_runs.BEST)
+    }
+    if len(ordered) > 1:
+        shown[ordered["run_id"].iloc[-1]] = (
+            f"most: {ordered['run_name'].iloc[-1]}",
+            figures_runs.WORST,
+        )
+    baselines = runs[runs["kind"] == names.KIND_BASELINE].sort_values("position")
+    for run_id in baselines["run_id"].head(1):
+        label = "baseline" if run_id not in shown else f"{shown[run_id][0]} (the baseline)"
+        trace = figures_runs.REFERENCE if run_id not in shown else shown[run_id][1]
+        shown[run_id] = (label, trace)
+    return shown

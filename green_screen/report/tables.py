@@ -1,0 +1,451 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from green_screen import names
+from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
+from green_screen.decision.selection import Selection
+from green_screen.decision.tradeoff import reaching
+from green_screen.report.document import (
+    Column,
+    Table,
+    Text,
+    count,
+    interval,
+    number,
+    p_value,
+    percent,
+)
+from green_screen.report.figures import energy_unit
+from green_screen.report.findings import Findings
+from green_screen.space import FACTOR_NAMES
+from green_screen.statistics.regression import EnergyAnalysis
+
+MAX_ROWS = 200
+
+
+def final_table(final: FinalComparison) -> Table:
+    """Return the table of the final comparison."""
+    rows: list[tuple[str, ...]] = []
+    for metric, (label, unit) in QUANTITIES.items():
+        estimate = final.ratios[metric]
+        rows.append(
+            (
+                label,
+                energy_unit(unit, final.source),
+                str(estimate.pairs),
+                number(final.means[metric][BASELINE]),
+                number(final.means[metric][SELECTED]),
+                number(estimate.value),
+                interval(estimate.low, estimate.high),
+            )
+        )
+    accuracy, accuracies = final.accuracy_difference, final.means[names.TEST_ACCURACY]
+    rows.append(
+        (
+            "test accuracy (difference)",
+            "%",
+            str(accuracy.pairs),
+            number(100 * accuracies[BASELINE]),
+            number(100 * accuracies[SELECTED]),
+            number(100 * accuracy.value, 2),
+            interval(100 * accuracy.low, 100 * accuracy.high, 2),
+        )
+    )
+    return Table(
+        caption=f"Final runs of {_epochs_of(final.runs)}: means over the pairs of runs that count",
+        columns=(
+            Column("Quantity"),
+            Column("Unit"),
+            Column("Pairs", numeric=True),
+            Column("Baseline", numeric=True),
+            Column("Selected", numeric=True),
+            Column("Ratio, or difference", numeric=True),
+            Column("95 % interval", numeric=True),
+        ),
+        rows=tuple(rows),
+        marked=frozenset({list(QUANTITIES).index(final.energy_metric)}),
+    )
+
+
+def _epochs_of(runs: pd.DataFrame) -> str:
+    epochs = sorted(set(runs["epochs"].dropna().astype(int)))
+    return " or ".join(count(number, "epoch") for number in epochs) or "unknown length"
+
+
+def configuration_table(findings: Findings, selection: Selection) -> Table:
+    """Return the table of the selected configuration beside the baseline."""
+    rows, marked = [], set()
+    base = findings.baseline.as_params()
+    requested = selection.config.as_params()
+    for index, name in enumerate(FACTOR_NAMES):
+        rows.append((name, base[name], requested[name], selection.effective[name]))
+        if base[name] != requested[name]:
+            marked.add(index)
+    return Table(
+        caption="The selected configuration; factors that differ from the baseline are emphasised",
+        columns=(
+            Column("Factor"),
+            Column("Baseline"),
+            Column("Selected"),
+            Column("Executed"),
+        ),
+        rows=tuple(rows),
+        marked=frozenset(marked),
+    )
+
+
+def candidates_table(selection: Selection, source: str) -> Table:
+    """Return the table of the first ten candidates."""
+    rows = tuple(
+        (
+            str(rank),
+            name,
+            str(count),
+            percent(accuracy),
+            number(energy / 1000),
+        )
+        for rank, name, count, accuracy, energy in zip(
+            *(
+                selection.candidates.head(10)[column]
+                for column in ("rank", "run_name", "n_runs", "val_accuracy", "energy_j")
+            ),
+            strict=True,
+        )
+    )
+    return Table(
+        caption="The first ten candidates by the rule",
+        columns=(
+            Column("Rank", numeric=True),
+            Column("Run"),
+            Column("Runs", numeric=True),
+            Column("Validation accuracy", numeric=True),
+            Column("Energy", energy_unit("kJ", source), numeric=True),
+        ),
+        rows=rows,
+        folded=True,
+    )
+
+
+def left_out(caption: str, excluded: pd.DataFrame) -> Table:
+    """Return the table of why runs were left out, from their column ``reason``."""
+    reasons = excluded["reason"].value_counts()
+    return Table(
+        caption=caption,
+        columns=(Column("Reason"), Column("Runs", numeric=True)),
+        rows=tuple((str(reason), str(n)) for reason, n in reasons.items()),
+        folded=True,
+    )
+
+
+def to_accuracy_table(findings: Findings) -> Table | Text:
+    """Return the table of the runs that reached an accuracy with the least energy."""
+    if not np.isfinite(findings.target_accuracy):
+        return Text(
+            "The energy to reach the baseline's accuracy is not known, because no run of the "
+            "baseline that can be compared has both a validation accuracy and a known energy of "
+            "the set-up. The option target_accuracy names another one."
+        )
+    reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()]
+    accuracy = percent(findings.target_accuracy)
+    if reached.empty:
+        return Text(
+            f"No run has ended at a validation accuracy of {accuracy} or above with the energy of "
+            "every epoch up to there, so the energy to reach it is not known."
+        )
+    kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"]).to_numpy()
+    places, is_baseline = np.arange(len(reached)), kinds == names.KIND_BASELINE
+    shown = (places < 10) | (places == np.argmax(is_baseline))
+    reached, is_baseline = reached[shown], is_baseline[shown]
+    n_reaching = len(reaching(findings.runs, findings.target_accuracy))
+    among = "the runs that end at or above it"
+    if (n_read := len(findings.to_accuracy)) < n_reaching:
+        among = (
+            f"{n_read} of {n_reaching:,} runs that end at or above it, of the least energy in all"
+        )
+    baseline = (
+        ", and the baseline, emphasised" if is_baseline.any() else "; none is of the baseline"
+    )
+    return Table(
+        caption=f"Energy to reach a validation accuracy of {accuracy}, set-up included: the "
+        f"first ten of {among}{baseline}",
+        columns=(
+            Column("Run"),
+            Column("Energy", energy_unit("kJ", findings.source), numeric=True),
+            Column("Epochs", numeric=True),
+        ),
+        rows=tuple(
+            (str(name), number(energy_j / 1000), str(int(epoch) + 1))
+            for name, energy_j, epoch in zip(
+                reached["run_name"], reached["energy_j"], reached["epoch"], strict=True
+            )
+        ),
+        marked=frozenset(np.flatnonzero(is_baseline).tolist()),
+    )
+
+
+def front_table(findings: Findings) -> Table:
+    """Return the table of the Pareto front."""
+    front = findings.front
+    energy = energy_unit("kJ", findings.source)
+    return Table(
+        caption="The Pareto front, by rising energy of the whole training",
+        columns=(
+            Column("Run"),
+            Column("Energy", energy, numeric=True),
+            Column("Test accuracy", numeric=True),
+        ),
+        rows=tuple(
+            (name, number(energy_j / 1000), percent(accuracy))
+            for name, energy_j, accuracy in zip(
+                front["run_name"],
+                front[names.ENERGY_TOTAL_J],
+                front[names.TEST_ACCURACY],
+                strict=True,
+            )
+        ),
+    )
+
+
+def importance_table(analysis: EnergyAnalysis) -> Table:
+    """Return the table of the forest's second opinion."""
+    return Table(
+        caption="A second opinion: permutation importance in a random forest",
+        columns=(
+            Column("Factor"),
+            Column("Importance", "loss of R²", numeric=True),
+            Column("Standard deviation", numeric=True),
+        ),
+        rows=tuple(
+            (str(factor), number(importance, 2), number(sd, 2))
+            for factor, importance, sd in analysis.importance.itertuples(index=False)
+        ),
+        folded=True,
+    )
+
+
+def anova_table(analysis: EnergyAnalysis) -> Table:
+    """Return the analysis of variance."""
+    table = analysis.anova.reset_index(drop=True)
+    return Table(
+        caption="Analysis of variance, Type II; findings are emphasised",
+        columns=(
+            Column("Term"),
+            Column("df", numeric=True),
+            Column("F", numeric=True),
+            Column("p", numeric=True),
+            Column("p, Holm", numeric=True),
+            Column("Partial η²", numeric=True),
+            Column("Partial ω²", numeric=True),
+        ),
+        rows=tuple(
+            (
+                str(row["term"]),
+                str(row["df"]),
+                number(row["f"]),
+                p_value(row["p"]),
+                p_value(row["p_holm"]),
+                number(row["partial_eta_sq"], 2),
+                number(row["partial_omega_sq"], 2),
+            )
+            for _, row in table.iterrows()
+        ),
+        marked=frozenset(table.index[table["finding"].astype(bool)]),
+    )
+
+
+def effects_table(caption: str, table: pd.DataFrame) -> Table:
+    """Return a table of ratios, without the references' own rows."""
+    shown = table[~table["is_reference"].astype(bool)]
+    return Table(
+        caption=f"{caption}: ratio to the reference level",
+        columns=(
+            Column("Factor"),
+            Column("Level"),
+            Column("Reference"),
+            Column("Ratio", numeric=True),
+            Column("95 % interval", numeric=True),
+            Column("Runs", numeric=True),
+        ),
+        rows=tuple(
+            (
+                f"{row['factor']} ({row['within']})" if row["within"] else str(row["factor"]),
+                str(row["level"]),
+                str(row["reference"]),
+                number(row["ratio"]),
+                interval(row["ci_low"], row["ci_high"]),
+                str(row["n_runs"]),
+            )
+            for _, row in shown.iterrows()
+        ),
+        folded=True,
+    )
+
+
+def covariates_table(analysis: EnergyAnalysis) -> Table:
+    """Return the table of what is in the model beside the factors."""
+    return Table(
+        caption="Covariates: ratio of the response at the highest value to that at the lowest",
+        columns=(
+            Column("Covariate"),
+            Column("Span", numeric=True),
+            Column("Ratio", numeric=True),
+            Column("95 % interval", numeric=True),
+            Column("p", numeric=True),
+        ),
+        rows=tuple(
+            (
+                _short_id(row["covariate"]),
+                number(row["span"]),
+                number(row["ratio"]),
+                interval(row["ci_low"], row["ci_high"]),
+                p_value(row["p"]),
+            )
+            for _, row in analysis.covariates.iterrows()
+        ),
+        folded=True,
+    )
+
+
+def _short_id(covariate: str) -> str:
+    """Return a covariate's name with the first eight characters of the campaign it is of."""
+    name, nested, campaign = covariate.partition("(")
+    return f"{name} ({campaign.removesuffix(')')[:8]})" if nested else name
+
+
+def break_even(findings: Findings) -> Table | Text:
+    """Return the table of the epochs after which a level has paid back its set-up energy."""
+    if findings.break_even.statement:
+        return Text(findings.break_even.statement)
+    table = findings.break_even.levels
+    joules = energy_unit("J", findings.source)
+    return Table(
+        caption="After how many epochs a level has paid back what it costs once, with the other "
+        "factors at the baseline's levels",
+        columns=(
+            Column("Level"),
+            Column("Costs more, once", joules, numeric=True),
+            Column("Saves per epoch", joules, numeric=True),
+            Column("Breaks even after", "epochs", numeric=True),
+            Column("95 % interval", "epochs", numeric=True),
+        ),
+        rows=tuple(
+            (
+                f"{row['factor']}={row['level']}, not {row['reference']}",
+                number(row["once_extra_j"]),
+                number(row["saved_per_epoch_j"]),
+                _epochs(row["break_even_epochs"]),
+                f"{_epochs(row['epochs_low'])} to {_epochs(row['epochs_high'])}",
+            )
+            for _, row in table.iterrows()
+        ),
+    )
+
+
+def _epochs(value: float) -> str:
+    return "never" if value == float("inf") else number(value)
+
+
+def runs_table(findings: Findings) -> Table:
+    """Return all runs by the response, or the first of them."""
+    runs, response, source = findings.runs, findings.analysis.response, findings.source
+    ordered = runs.sort_values(response.metric, kind="stable")
+    shown = ordered.head(MAX_ROWS)
+    cut = f", the first {MAX_ROWS} of {len(runs)}" if len(runs) > MAX_ROWS else ""
+    return Table(
+        caption=f"All runs by {response.label}{cut}",
+        columns=(
+            Column("Run"),
+            Column("Kind"),
+            Column("Status"),
+            Column(response.label.capitalize(), energy_unit(response.unit, source), numeric=True),
+            Column("Whole training", energy_unit("kJ", source), numeric=True),
+            Column("Duration", "s", numeric=True),
+            Column("Validation accuracy", numeric=True),
+        ),
+        rows=tuple(
+            (
+                row["run_name"],
+                row["kind"],
+                row["status"] + (", diverged" if row["diverged"] else ""),
+                number(row[response.metric]),
+                number(row[names.ENERGY_TOTAL_J] / 1000),
+                number(row[names.DURATION_S]),
+                percent(row[names.VAL_ACCURACY]),
+            )
+            for _, row in shown.iterrows()
+        ),
+        folded=True,
+        long=True,
+    )
+
+
+def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
+    """Yield check, value and meaning of all that says how good the model is."""
+    fit, held_out = analysis.diagnostics, analysis.cross_validation
+    if fit is not None:
+        yield "Runs, parameters", f"{fit.n_runs}, {fit.n_parameters}", "in the model"
+        yield "R², adjusted", number(fit.r2_adjusted), f"in sample; {number(fit.r2)} unadjusted"
+        yield "Residual spread", f"{number(fit.residual_sd_percent)} %", "of a run around the model"
+        condition = number(fit.condition_number) if fit.condition_number < np.inf else "infinite"
+        yield "Condition number", condition, "above 30: terms hard to tell apart"
+        yield "Shapiro-Wilk p", p_value(fit.shapiro_p), "small: residuals are not normal"
+        yield (
+            "Skewness, excess kurtosis",
+            f"{number(fit.skewness, 2)}, {number(fit.excess_kurtosis, 2)}",
+            "of the residuals; 0 and 0 if normal",
+        )
+        yield "Breusch-Pagan p", p_value(fit.breusch_pagan_p), "small: spread depends on the levels"
+        yield "Durbin-Watson", number(fit.durbin_watson), "2: neighbours in time are unrelated"
+        yield "Largest Cook's distance", number(fit.max_cooks_distance), "influence of one run"
+        yield "Lack of fit p", p_value(fit.lack_of_fit_p), "small: terms are missing"
+    if held_out is not None:
+        yield (
+            "R², held out",
+            number(held_out.r2),
+            f"{held_out.repeats} x {held_out.folds}-fold by configuration, repeats "
+            f"{interval(held_out.r2_low, held_out.r2_high)}; "
+            f"{number(held_out.r2_batch_size)} with batch size alone",
+        )
+        yield "Skill", number(held_out.skill), "share of batch size's error that the rest removes"
+        yield (
+            "Median absolute error",
+            f"{number(held_out.median_ape_percent)} %",
+            "of held-out predictions",
+        )
+        yield (
+            "Coverage of 95 % intervals",
+            percent(held_out.coverage),
+            f"upper over lower end {number(held_out.interval_ratio)}, median",
+        )
+    if (noise := analysis.noise) is not None:
+        yield (
+            "Noise of the baseline",
+            f"{number(noise.noise_percent)} %",
+            f"{noise.n_replicates} runs; interval "
+            f"{interval(noise.noise_low_percent, noise.noise_high_percent)} %",
+        )
+        yield (
+            "Drift over the campaign",
+            number(noise.drift_ratio),
+            f"last over first; interval {interval(noise.drift_low, noise.drift_high)}, "
+            f"p {p_value(noise.drift_p)}",
+        )
+    if (check := analysis.permutation) is not None:
+        yield (
+            "False findings, permuted",
+            percent(check.false_finding_rate),
+            f"of {check.permutations} campaigns without any effect; at most "
+            f"{percent(analysis.alpha)} is meant, interval {percent(check.rate_low)} to "
+            f"{percent(check.rate_high)}",
+        )
+        yield (
+            "Strongest term, permuted p",
+            p_value(check.p),
+            "share of those campaigns with a term at least as strong as the strongest here",
+        )

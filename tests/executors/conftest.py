@@ -1,0 +1,3 @@
+from campaign_fixtures import drive, executor, store
+
+__all__ = ["drive", "executor", "store"]

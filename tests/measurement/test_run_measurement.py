@@ -1,0 +1,534 @@
+"""The phases of a run: they add up, on a GPU and without one, whatever goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+
+import mlflow
+import pytest
+from simulated_nvml import (
+    Constant,
+    SimulatedBoard,
+    Simulation,
+    Steps,
+    loaded_board,
+    simulated,
+)
+
+from entrypoints.train import main
+from green_screen import names
+from green_screen.measurement import used_gpus
+from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
+from green_screen.power import idle, rapl
+from green_screen.power.validity import Clock, clock_reason
+from green_screen.training import hardware
+
+PARTS = (names.SETUP_ENERGY_J, names.CONVERSION_ENERGY_J, names.EVALUATION_ENERGY_J)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Put boards behind pynvml, have TensorFlow use them all, and keep the idle windows short."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(idle, "IDLE_GPU_S", 0.3)
+    monkeypatch.setattr(idle, "POWER_AVERAGING_S", 0.0)
+    contexts = []
+
+    def make(*boards: SimulatedBoard, used: int | None = None) -> Simulation:
+        simulation = Simulation(boards=list(boards))
+        context = simulated(simulation)
+        context.__enter__()
+        contexts.append(context)
+        count = len(boards) if used is None else used
+        monkeypatch.setattr(used_gpus, "tensorflow_gpus", lambda: tuple(range(count)))
+        return simulation
+
+    yield make
+    for context in reversed(contexts):
+        context.__exit__(None, None, None)
+
+
+def measured(**options: object) -> RunMeasurement:
+    return RunMeasurement(country="USA", synchronize=lambda: None, **options)
+
+
+def run_epochs(run: RunMeasurement, durations_s: list[float], validation_s: float = 0.0) -> list:
+    found = []
+    for epoch, seconds in enumerate(durations_s):
+        run.begin_epoch(epoch)
+        time.sleep(seconds)
+        if validation_s:
+            run.begin_validation()
+            time.sleep(validation_s)
+            run.end_validation()
+        found.append(run.end_epoch(images=1000))
+        time.sleep(0.02)
+    return found
+
+
+def whole_run(run: RunMeasurement) -> tuple[list[dict[str, float]], MeasurementSummary]:
+    """Go through all phases with one short pause in each."""
+    with run:
+        with run.phase("setup"):
+            time.sleep(0.2)
+        epochs = run_epochs(run, [0.5, 0.2, 0.2], validation_s=0.1)
+        with run.phase("conversion"):
+            time.sleep(0.1)
+        with run.phase("evaluation"):
+            time.sleep(0.15)
+    return epochs, run.summary(1000)
+
+
+def parts_j(epochs: list[dict[str, float]], metrics: dict[str, float]) -> float:
+    inside = sum(metrics[name] for name in PARTS) + metrics[names.OTHER_ENERGY_J]
+    return inside + sum(epoch[names.EPOCH_ENERGY_J] for epoch in epochs)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False], ids=["gpu", "cpu"])
+def test_the_phases_add_up_to_the_run(gpus, on_gpu):
+    gpus(*([SimulatedBoard(curve=Constant(250.0))] if on_gpu else []))
+    epochs, summary = whole_run(measured(min_window_s=0.0))
+    metrics = summary.metrics
+    assert parts_j(epochs, metrics) == pytest.approx(metrics[names.ENERGY_TOTAL_J])
+    for epoch in epochs:
+        assert epoch[names.TRAIN_ENERGY_J] + epoch[names.VALIDATION_ENERGY_J] == pytest.approx(
+            epoch[names.EPOCH_ENERGY_J]
+        )
+        assert epoch[names.TRAIN_TIME_S] + 0.1 <= epoch[names.EPOCH_TIME_S]
+        assert epoch[names.IMAGES_PER_S] == pytest.approx(1000 / epoch[names.TRAIN_TIME_S])
+        assert math.isnan(epoch[names.GPU_ENERGY_J]) is not on_gpu
+        assert epoch[names.CODECARBON_CPU_KWH] > 0
+    steady = [epoch[names.EPOCH_ENERGY_J] for epoch in epochs[1:]]
+    assert metrics[names.ENERGY_PER_EPOCH_J] == pytest.approx(sum(steady) / 2)
+    assert metrics[names.WARMUP_ENERGY_J] == pytest.approx(
+        epochs[0][names.EPOCH_ENERGY_J] - sum(steady) / 2
+    )
+    train_j = sum(epoch[names.TRAIN_ENERGY_J] for epoch in epochs[1:])
+    assert metrics[names.ENERGY_PER_1K_IMAGES_J] == pytest.approx(train_j / 2)
+    assert metrics[names.STEADY_EPOCHS] == 2
+    # CodeCarbon asks for GPUs when it is imported, before the simulated ones are there: without
+    # their energy there is no sum of emissions.
+    assert math.isnan(metrics[names.EMISSIONS_TOTAL_KG_CO2EQ]) is on_gpu
+    expected = names.SOURCE_COUNTER if on_gpu else names.SOURCE_ESTIMATE
+    assert summary.tags[names.TAG_ENERGY_SOURCE] == expected
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true"
+    assert summary.tags[names.TAG_INCOMPLETE] == "false"
+    missing = [name for name, value in metrics.items() if math.isnan(value)]
+    of_a_gpu = [names.STEADY_SM_CLOCK_MHZ, names.STEADY_POWER_CAPPED_PERCENT]
+    of_a_gpu.append(names.START_TEMPERATURE_C)
+    assert missing == ([names.EMISSIONS_TOTAL_KG_CO2EQ] if on_gpu else of_a_gpu)
+    assert set(summary.missing) == set(missing)
+    expected = "CodeCarbon has no figure for gpu" if on_gpu else "no GPU is used"
+    assert all(expected in summary.missing[name] for name in missing)
+
+
+def test_idle_power_is_taken_off_for_the_net_figures(gpus):
+    gpus(SimulatedBoard(curve=Constant(120.0)))
+    epochs, summary = whole_run(measured(min_window_s=0.0))
+    metrics = summary.metrics
+    for name in (names.IDLE_POWER_BEFORE_W, names.IDLE_POWER_AFTER_W, names.IDLE_POWER_W):
+        assert metrics[name] == pytest.approx(120.0, rel=1e-3)
+    net_j = metrics[names.ENERGY_TOTAL_J] - 120.0 * metrics[names.DURATION_S]
+    assert metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(net_j, abs=0.5)
+    # At idle power all the time nothing is left, but for the counter's steps.
+    assert abs(metrics[names.ENERGY_TOTAL_NET_J]) <= 12.5
+    steady_s = sum(epoch[names.EPOCH_TIME_S] for epoch in epochs[1:]) / 2
+    net_j = metrics[names.ENERGY_PER_EPOCH_J] - 120.0 * steady_s
+    assert metrics[names.ENERGY_PER_EPOCH_NET_J] == pytest.approx(net_j, abs=0.1)
+    train_s = sum(epoch[names.TRAIN_TIME_S] for epoch in epochs[1:]) / 2
+    net_j = metrics[names.ENERGY_PER_1K_IMAGES_J] - 120.0 * train_s  # 1,000 images an epoch
+    assert metrics[names.ENERGY_PER_1K_IMAGES_NET_J] == pytest.approx(net_j, abs=0.1)
+    assert metrics[names.START_TEMPERATURE_C] == 35
+
+
+def test_idle_before_and_after_are_averaged(gpus):
+    board = SimulatedBoard(curve=Steps(80.0), averaging_s=0.05)
+    gpus(board)
+    with measured(min_window_s=0.0) as run:
+        board.curve.changes.append((time.perf_counter(), 120.0))
+        run_epochs(run, [0.3, 0.3])
+    metrics = run.summary(1).metrics
+    assert metrics[names.IDLE_POWER_BEFORE_W] == pytest.approx(80, abs=1)
+    assert metrics[names.IDLE_POWER_AFTER_W] == pytest.approx(120, abs=1)
+    assert metrics[names.IDLE_POWER_W] == pytest.approx(100, abs=1)
+
+
+def test_further_epochs_reach_the_window_and_stay_out_of_the_totals(gpus):
+    gpus(SimulatedBoard(curve=Constant(200.0)))
+    with measured(min_window_s=0.9) as run:
+        declared = run_epochs(run, [0.4, 0.2])
+        with run.phase("evaluation"):
+            time.sleep(0.1)
+        before = run.summary(1000).metrics
+        rounds, further = 0, []
+        while count := run.further_epochs_needed():
+            assert count <= 4
+            rounds += 1
+            with run.phase("further"):
+                further += run_epochs(run, [0.2] * count)
+    after = run.summary(1000)
+    assert 1 <= rounds <= 3
+    assert set(further[0]) == {names.FURTHER_EPOCH_ENERGY_J, names.FURTHER_EPOCH_TIME_S}
+    for name in (
+        names.ENERGY_TOTAL_J,
+        names.DURATION_S,
+        names.EMISSIONS_TOTAL_KG_CO2EQ,
+        names.OTHER_ENERGY_J,
+        names.EVALUATION_ENERGY_J,
+    ):
+        assert after.metrics[name] == pytest.approx(before[name], rel=0, abs=0, nan_ok=True)
+    assert after.metrics[names.STEADY_WINDOW_S] >= 0.9 > before[names.STEADY_WINDOW_S]
+    assert after.metrics[names.FURTHER_EPOCHS] == len(further)
+    assert after.metrics[names.STEADY_EPOCHS] == len(further) + 1
+    assert after.metrics[names.FURTHER_ENERGY_J] == pytest.approx(
+        sum(epoch[names.FURTHER_EPOCH_ENERGY_J] for epoch in further)
+    )
+    total_j = parts_j(declared, {**dict.fromkeys(PARTS, 0.0), **after.metrics})
+    assert total_j == pytest.approx(after.metrics[names.ENERGY_TOTAL_J])
+    assert after.tags[names.TAG_MEASUREMENT_VALID] == "true"
+
+
+def test_a_single_epoch_needs_another_to_have_a_steady_state(gpus):
+    gpus(SimulatedBoard())
+    with measured() as run:
+        assert run.min_window_s == 5.0
+        assert run.further_epochs_needed() == 0  # nothing was trained
+        run_epochs(run, [0.1])
+        assert run.further_epochs_needed() == 1
+    summary = run.summary(1000)
+    assert math.isnan(summary.metrics[names.ENERGY_PER_EPOCH_J])
+    assert "at least 2 epochs" in summary.missing[names.ENERGY_PER_EPOCH_J]
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
+    assert "steady window of 0.0 s" in summary.tags[names.TAG_INVALID_REASON]
+
+
+def test_without_a_gpu_no_window_is_demanded(gpus):
+    gpus()
+    with measured() as run:
+        assert run.min_window_s == 0.0
+        run_epochs(run, [0.1])
+        assert run.further_epochs_needed() == 0
+
+
+def test_a_phase_too_short_for_the_estimate_is_no_gap(gpus):
+    gpus()
+    run = measured()
+    whole_run(run)
+    evaluation = run._phases[-1]
+    assert evaluation.name == "evaluation"
+    run._phases[-1] = dataclasses.replace(evaluation, energy_j=math.nan, reason="no figure for cpu")
+    summary = run.summary(1000)
+    assert math.isnan(summary.metrics[names.EVALUATION_ENERGY_J])
+    assert summary.missing[names.EVALUATION_ENERGY_J] == "no figure for cpu"
+    assert summary.tags[names.TAG_INCOMPLETE] == "false"
+    assert (
+        names.TAG_INVALID_REASON not in summary.tags or not summary.tags[names.TAG_INVALID_REASON]
+    )
+
+
+def test_losing_the_gpu_leaves_gaps_with_reasons_and_an_incomplete_total(gpus):
+    board = SimulatedBoard(curve=Constant(200.0))
+    gpus(board)
+    with measured(min_window_s=0.0) as run:
+        first = run_epochs(run, [0.3, 0.3])
+        now = time.perf_counter()
+        board.driver_restarts = ((now, now + 0.5),)
+        lost = run_epochs(run, [0.8])
+        why = run.missing[names.EPOCH_ENERGY_J]
+        assert "lost" in why.lower() or "fell" in why
+        last = run_epochs(run, [0.4])
+    summary = run.summary(1000)
+    known_s = sum(epoch[names.EPOCH_TIME_S] for epoch in first + last)
+    assert math.isnan(lost[0][names.EPOCH_ENERGY_J])
+    known_j = sum(epoch[names.EPOCH_ENERGY_J] for epoch in first + last)
+    assert summary.metrics[names.ENERGY_TOTAL_J] == pytest.approx(known_j)
+    # Idle power is taken off for the time that was summed up, not for the gap.
+    net_j = known_j - summary.metrics[names.IDLE_POWER_W] * known_s
+    assert summary.metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(net_j)
+    assert "lost" in summary.missing[names.OTHER_ENERGY_J].lower()
+    assert summary.tags[names.TAG_INCOMPLETE] == "true"
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
+    assert "incomplete" in summary.tags[names.TAG_INVALID_REASON]
+    # The steady state is that of the epochs that are whole.
+    assert summary.metrics[names.STEADY_EPOCHS] == 2
+    assert not math.isnan(summary.metrics[names.ENERGY_PER_EPOCH_J])
+
+
+def test_conditions_that_spoil_a_comparison_are_told(gpus):
+    gpus(
+        SimulatedBoard(
+            processes=(1, 2, 3),
+            throttle_mask=0x40,
+            temperature_c=70,
+            sm_clock_mhz=1200,
+            mig=("MIG-a", "MIG-b"),
+        )
+    )
+    _, summary = whole_run(measured())
+    reason = summary.tags[names.TAG_INVALID_REASON]
+    for part in (
+        "2 other processes",
+        "hardware thermal slowdown in 100%",
+        "hot start: 70 C",
+        "1 other MIG instances",
+        "shorter than 5.0 s",
+    ):
+        assert part in reason
+    assert summary.metrics[names.STEADY_SM_CLOCK_MHZ] == 1200
+    assert "parent board of MIG-a" in summary.tags[names.TAG_GPU_DEVICES]
+
+
+def test_a_clock_held_by_the_power_limit_is_told_from_one_that_somebody_has_locked(gpus):
+    def clock_of(board: SimulatedBoard) -> Clock:
+        gpus(board)
+        with measured(min_window_s=0.0) as run:
+            run_epochs(run, [0.1, 0.4, 0.1])
+        summary = run.summary(1000)
+        assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true", summary.tags
+        return Clock(
+            sm_mhz=summary.metrics[names.STEADY_SM_CLOCK_MHZ],
+            power_capped=summary.metrics[names.STEADY_POWER_CAPPED_PERCENT] / 100,
+            power_limit_w=summary.tags[names.TAG_GPU_POWER_LIMIT_W],
+        )
+
+    baseline = clock_of(loaded_board(250.0))
+    assert baseline == Clock(sm_mhz=1980, power_capped=0.0, power_limit_w="700")
+    heavy = clock_of(loaded_board(1000.0))
+    assert heavy == Clock(sm_mhz=1730, power_capped=1.0, power_limit_w="700")
+    assert clock_reason(heavy, baseline) == clock_reason(baseline, heavy) == ""
+    locked = clock_of(loaded_board(250.0, locked_mhz=1200))
+    assert clock_reason(locked, baseline) == "clocks: 1200 MHz is -39% from the baseline's 1980 MHz"
+    assert clock_reason(clock_of(loaded_board(1000.0, limit_w=400)), baseline).startswith("clocks:")
+
+
+def test_a_gpu_that_was_never_found_at_work_has_no_clock(gpus):
+    gpus(SimulatedBoard(sm_clock_mhz=345, throttle_mask=0x1))
+    with measured(min_window_s=0.0) as run:
+        run_epochs(run, [0.1, 0.1])
+    summary = run.summary(1000)
+    assert "found the GPU at work" in summary.missing[names.STEADY_SM_CLOCK_MHZ]
+    assert summary.tags[names.TAG_UNCHECKED] == "clocks"
+
+
+def test_a_power_reading_that_lags_behind_is_no_disagreement(gpus):
+    # Further epochs begin after a pause: for a second the reading still averages over it.
+    board = SimulatedBoard(curve=Steps(650.0))
+    gpus(board)
+    with measured(min_window_s=2.5) as run:
+        run_epochs(run, [0.6, 0.7])
+        now = time.perf_counter()
+        board.curve.changes += [(now, 120.0), (now + 1.3, 650.0)]
+        time.sleep(1.3)
+        with run.phase("further"):
+            run_epochs(run, [0.6] * run.further_epochs_needed())
+    summary = run.summary(1000)
+    assert summary.metrics[names.FURTHER_EPOCHS] >= 3
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true", summary.tags
+
+
+def test_counter_and_integral_that_disagree_are_told(gpus):
+    # A sensor that misses the bursts: its reading sees the low phase alone.
+    class Deaf(Constant):
+        def energy_j(self, t: float) -> float:
+            return 300.0 * t
+
+    board = SimulatedBoard(curve=Deaf(300.0))
+    board.reading_w = lambda t: 250.0  # type: ignore[method-assign]
+    gpus(board)
+    with measured(min_window_s=0.0) as run:
+        run_epochs(run, [0.2, 1.5])
+    reason = run.summary(1).tags[names.TAG_INVALID_REASON]
+    assert "counter and integral disagree by" in reason
+
+
+def test_each_missing_figure_has_its_own_reason(gpus):
+    refused = (
+        "nvmlDeviceGetPowerUsage",
+        "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "nvmlDeviceGetComputeRunningProcesses",
+    )
+    gpus(SimulatedBoard(curve=Constant(200.0), denied=refused, power_limit_w=450))
+    with measured(min_window_s=0.0) as run:
+        (first, *_) = run_epochs(run, [0.3, 0.3], validation_s=0.001)
+        why = dict(run.missing)
+    assert math.isnan(first[names.GPU_INTEGRAL_J]) and first[names.EPOCH_ENERGY_J] > 0
+    for name in (names.GPU_INTEGRAL_J, names.GPU_POWER_MAX_W, names.GPU_DISAGREEMENT_PERCENT):
+        assert "power of NVIDIA Simulated" in why[name] and "ermission" in why[name]
+    assert "temperature of NVIDIA Simulated" in why[names.GPU_TEMPERATURE_C]
+    assert why[names.CODECARBON_GPU_KWH] == "CodeCarbon has no figure for gpu"
+    if names.VALIDATION_ENERGY_J in why:  # unless the counter moved just then
+        assert "renewed every 0.1 s, did not move" in why[names.VALIDATION_ENERGY_J]
+    summary = run.summary(1000)
+    # Without sampled power, idle power is the counter's.
+    assert summary.metrics[names.IDLE_POWER_W] == pytest.approx(200, rel=0.4)
+    assert "temperature of" in summary.missing[names.START_TEMPERATURE_C]
+    assert set(summary.missing) == {k for k, v in summary.metrics.items() if math.isnan(v)}
+    assert summary.tags[names.TAG_UNCHECKED] == (
+        "other processes; throttling; start temperature; counter against integral"
+    )
+    assert summary.tags[names.TAG_GPU_POWER_LIMIT_W] == "450"
+
+
+def test_a_gpu_that_tensorflow_does_not_use_is_not_measured(gpus):
+    gpus(SimulatedBoard(curve=Constant(80.0)), used=0)
+    with measured() as run:
+        assert not run.on_gpu
+        run_epochs(run, [0.1, 0.1])
+    assert run.summary(1).tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_ESTIMATE
+
+
+def test_a_gpu_that_nvml_does_not_show_makes_the_run_invalid(gpus):
+    gpus(SimulatedBoard(), used=2)
+    with measured() as run:
+        run_epochs(run, [0.1, 0.1])
+        # Nothing would be measured in them.
+        assert run.further_epochs_needed() == 0
+    summary = run.summary(1)
+    # The energy of one of two GPUs is not the energy.
+    assert math.isnan(summary.metrics[names.ENERGY_TOTAL_J])
+    assert summary.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_NONE
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
+    reason = summary.tags[names.TAG_INVALID_REASON]
+    assert "TensorFlow uses 2 GPUs, of which NVML shows 1" in reason
+
+
+def test_a_gpu_that_cannot_be_measured_has_no_energy_and_no_estimate_stands_for_it(gpus):
+    gpus(used=1)
+    with measured() as run:
+        assert run.min_window_s == 5.0
+        (first, *_) = run_epochs(run, [0.1, 0.1])
+        why = run.missing[names.EPOCH_ENERGY_J]
+    summary = run.summary(1000)
+    assert math.isnan(first[names.EPOCH_ENERGY_J])
+    assert first[names.CODECARBON_CPU_KWH] > 0 and math.isnan(first[names.EMISSIONS_KG_CO2EQ])
+    assert why == "TensorFlow uses 1 GPUs, of which NVML shows 0"
+    assert summary.missing[names.ENERGY_TOTAL_J] == why
+    assert summary.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_NONE
+    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
+
+
+def test_tensorflows_gpus_are_told_from_others_by_their_bus():
+    descriptions = [
+        "device: 0, name: NVIDIA H200, pci bus id: 0000:19:00.0, compute capability: 9.0",
+        "device: 1, name: NVIDIA H200, pci bus id: 0000:3b:00.0, compute capability: 9.0",
+        "device: XLA_CPU device",
+    ]
+    assert used_gpus.pci_bus_ids(descriptions) == ("0000:19:00.0", "0000:3b:00.0")
+    assert used_gpus.other_boards(()) == ""  # the real TensorFlow here has none
+
+
+def test_the_driver_is_told_by_its_version():
+    closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:22 2025\n"
+    open_ = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.183.01  Release Build\n"
+    assert hardware.driver_version(closed + "GCC version: gcc version 12.2.0") == "580.65.06"
+    assert hardware.driver_version(open_) == "535.183.01"
+    assert hardware.driver_version("") == "unknown"
+
+
+def test_the_advice_to_allow_rapl_is_given_where_it_helps(gpus, monkeypatch, caplog):
+    gpus()
+    if rapl.cpu_source().source == rapl.SOURCE_RAPL:
+        pytest.skip("this machine's RAPL can be read")
+    advice = rapl.CpuSource("codecarbon_estimate", "sudo chmod", can_be_allowed=True)
+    for source, expected in ((advice, ["sudo chmod"]), (rapl.CpuSource("rapl"), [])):
+        caplog.clear()
+        monkeypatch.setattr(rapl, "cpu_source", lambda source=source: source)
+        with caplog.at_level("WARNING", "green_screen"), measured() as run:
+            pass
+        assert [record.message for record in caplog.records] == expected
+        # What CodeCarbon uses counts, not what the permissions would allow.
+        assert run.summary(1).tags[names.TAG_CPU_SOURCE] == rapl.SOURCE_MODEL
+
+
+def test_everything_stops_when_the_training_fails(gpus):
+    gpus(SimulatedBoard())
+    before = set(threading.enumerate())
+    with pytest.raises(MemoryError), measured() as run, run.phase("setup"):
+        raise MemoryError
+    assert run.idle_after is None  # no time is spent on a run that failed
+    assert not [t for t in threading.enumerate() if t.name == "power-sampler"]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)  # CodeCarbon's cancelled timers take a moment to notice
+        assert not thread.is_alive()
+
+
+def test_misuse_is_refused(gpus):
+    gpus()
+    with pytest.raises(ValueError, match="'XXX'"):
+        RunMeasurement(country="XXX")
+    run = measured()
+    with pytest.raises(RuntimeError, match="nothing was measured"):
+        run.summary(1)
+    with run:
+        with pytest.raises(ValueError, match="setup, conversion, evaluation, further"):
+            run.phase("training").__enter__()
+        with pytest.raises(RuntimeError, match="no epoch has begun"):
+            run.end_epoch()
+        with run.phase("setup"), pytest.raises(RuntimeError, match="inside phase 'setup'"):
+            run.phase("evaluation").__enter__()
+        run.begin_validation()  # an evaluation outside of an epoch is none of its business
+        run.end_validation()
+
+
+def test_the_real_tensorflow_here_has_no_gpu():
+    assert used_gpus.tensorflow_gpus() == ()
+    used_gpus.synchronize_gpu()
+
+
+def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path, monkeypatch):
+    boards = [SimulatedBoard(curve=Constant(watts), processes=(1,)) for watts in (50.0, 300.0)]
+    gpus(*boards)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    monkeypatch.setattr(
+        used_gpus, "tensorflow_gpus", lambda: tuple(range(len(used_gpus.visible_boards())))
+    )
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.create_experiment(names.EXPERIMENT, artifact_location=f"file://{tmp_path}/artifacts")
+    options = {
+        "dataset": "synthetic",
+        "model": "resnet8",
+        "epochs": "2",
+        "image_size": "8",
+        "samples": "60",
+        "batch_size": "32",
+        "optimizer": "SGD",
+        "log_model": "false",
+        "min_window_s": "1.0",
+    }
+    try:
+        assert main([word for name, value in options.items() for word in (f"--{name}", value)]) == 0
+        (run,) = mlflow.search_runs(experiment_names=[names.EXPERIMENT], output_format="list")
+        client = mlflow.MlflowClient()
+        epochs = client.get_metric_history(run.info.run_id, names.EPOCH_ENERGY_J)
+        further = client.get_metric_history(run.info.run_id, names.FURTHER_EPOCH_ENERGY_J)
+    finally:
+        mlflow.set_tracking_uri(None)
+    metrics, tags = run.data.metrics, run.data.tags
+    parts_j = metrics[names.SETUP_ENERGY_J] + metrics[names.EVALUATION_ENERGY_J]
+    parts_j += metrics[names.OTHER_ENERGY_J] + sum(epoch.value for epoch in epochs)
+    assert parts_j == pytest.approx(metrics[names.ENERGY_TOTAL_J])
+    assert metrics[names.ENERGY_TOTAL_J] == pytest.approx(
+        300 * metrics[names.DURATION_S], abs=0.1 * 300 + 1
+    )
+    assert metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(0, abs=0.1 * 300 + 5)
+    assert len(epochs) == 2 and len(further) == metrics[names.FURTHER_EPOCHS] >= 1
+    assert metrics[names.STEADY_WINDOW_S] >= 1.0
+    # Both energies of an epoch: by the counter and by sampled power.
+    assert metrics[names.GPU_ENERGY_J] == metrics[names.EPOCH_ENERGY_J]
+    assert metrics[names.GPU_INTEGRAL_J] == pytest.approx(metrics[names.GPU_ENERGY_J], abs=31)
+    assert metrics[names.STEADY_SM_CLOCK_MHZ] == 1980
+    assert tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_COUNTER
+    assert tags[names.TAG_MEASUREMENT_VALID] == "true", tags
+    assert tags[names.TAG_INCOMPLETE] == "false"
+    assert tags[names.TAG_GPU_POWER_LIMIT_W] == "700"
+    # Of the two boards it has used and measured the first alone.
+    assert tags[names.TAG_GPU_DEVICES] == f"NVIDIA Simulated ({boards[1].uuid})"
+    assert names.TAG_UNCHECKED not in tags
+    missing = {name for name, value in metrics.items() if math.isnan(value)}
+    assert {names.MISSING_PREFIX + name for name in missing} == {
+        tag for tag in tags if tag.startswith(names.MISSING_PREFIX)
+    }

@@ -1,0 +1,192 @@
+import dataclasses
+import math
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from simulated_campaign import SimulatedCampaign
+
+from entrypoints import import_runs as entry_point
+from green_screen import names
+from green_screen.decision.selection import select
+from green_screen.options import ImportOptions
+from green_screen.results.importing import import_runs
+from green_screen.results.legacy import LegacyError, read_folder, read_run
+from green_screen.results.runs import read_epochs, read_runs
+from green_screen.space import Space
+from green_screen.statistics.regression import fit_energy_model
+
+HEADER = "epoch,time,loss,accuracy,val_loss,val_accuracy,gpu_power_W,gpu_temp_C,gpu_util_%"
+
+
+def write_run(folder, config=None, *, power=(100, 200, 300, 300, 120), seconds=None, **parameters):
+    """Write a run with one power reading a row: pre, the epochs, post."""
+    folder.mkdir(parents=True)
+    config = config or Space.load().baseline
+    n_epochs = len(power) - 2
+    seconds = seconds or [10.0 * i for i in range(len(power))]
+    marks = ["pre", *range(n_epochs), "post"]
+    lines = [HEADER]
+    for i, (mark, at, watts) in enumerate(zip(marks, seconds, power, strict=True)):
+        learning = (
+            f"{2.0 / (i + 1)},{i / 10},{2.5 / (i + 1)},{i / 12}" if 0 < i <= n_epochs else ",,,"
+        )
+        lines.append(f"{mark},{at},{learning},{watts},{40 + i},{i}")
+    (folder / "logs.csv").write_text("\n".join(lines) + "\n")
+    levels = {key: value for key, value in dataclasses.asdict(config).items()}
+    content = levels | {"model": "ResNet50", "seed": 22, "n_parameters": 23_792_612}
+    content |= {"test_accuracy": 0.5} | parameters
+    (folder / "parameters.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_energy_is_the_trapezoid_of_power_over_time(tmp_path):
+    run = read_run(write_run(tmp_path / "001"))
+    # 10 s each: (100 + 200) / 2, (200 + 300) / 2, 300 and (300 + 120) / 2 watts.
+    assert run.epochs[names.EPOCH_ENERGY_J].tolist() == [1500.0, 2500.0, 3000.0]
+    assert run.metrics[names.ENERGY_TOTAL_J] == 1500 + 2500 + 3000 + 2100
+    assert run.metrics[names.ENERGY_PER_EPOCH_J] == 2750.0
+    assert run.metrics[names.WARMUP_ENERGY_J] == 1500 - 2750
+    assert run.metrics[names.DURATION_S] == 40.0
+    # The row `pre` is the machine waiting.
+    assert run.metrics[names.IDLE_POWER_W] == 100.0
+    assert run.metrics[names.START_TEMPERATURE_C] == 40.0
+    assert run.metrics[names.ENERGY_PER_EPOCH_NET_J] == 2750.0 - 100 * 10
+    assert run.metrics[names.TEST_ACCURACY] == 0.5
+    assert math.isnan(run.metrics[names.ENERGY_PER_1K_IMAGES_J])
+    assert math.isnan(run.metrics[names.SETUP_ENERGY_J])
+    assert run.seed == 22 and run.model == "ResNet50" and not run.diverged
+
+
+def test_dates_stray_spaces_and_numbers_off_the_levels_are_accepted(tmp_path):
+    folder = write_run(tmp_path / "001", batch_size=48, seconds=[0, 30, 60, 90, 120])
+    text = (folder / "parameters.yaml").read_text()
+    text = text.replace("lr:", "'lr ':").replace("optimizer:", "' optimizer':")
+    (folder / "parameters.yaml").write_text(text.replace("RMSProp", "'RMSProp '"))
+    log = (folder / "logs.csv").read_text().replace("gpu_power_W", " gpu_power_W ")
+    for second in (0, 30, 60, 90, 120):
+        moment = f"2023-05-01 12:0{second // 60}:{second % 60:02}"
+        log = log.replace(f",{second},", f",{moment},", 1)
+    (folder / "logs.csv").write_text(log)
+    run = read_run(folder)
+    assert run.config.batch_size == 48 and run.config.optimizer == "RMSProp"
+    assert run.metrics[names.DURATION_S] == 120.0
+    assert run.epochs[names.EPOCH_ENERGY_J].tolist() == [4500.0, 7500.0, 9000.0]
+
+
+def test_one_epoch_has_no_steady_state(tmp_path):
+    run = read_run(write_run(tmp_path / "001", power=(100, 200, 120)))
+    assert math.isnan(run.metrics[names.ENERGY_PER_EPOCH_J])
+    assert run.metrics[names.ENERGY_TOTAL_J] == 1500 + 1600
+
+
+def break_file(folder, file, old, new):
+    path = folder / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda f: (f / "logs.csv").unlink(), "logs.csv is missing"),
+        (lambda f: (f / "parameters.yaml").unlink(), "parameters.yaml is missing"),
+        (lambda f: (f / "parameters.yaml").write_text("a list"), "must hold a mapping"),
+        (lambda f: (f / "parameters.yaml").write_text("a: [1"), "while parsing"),
+        (lambda f: break_file(f, "parameters.yaml", "lr:", "rate:"), "lacks the factors lr"),
+        (lambda f: break_file(f, "parameters.yaml", "RMSProp", "LAMB"), "optimizer='LAMB'"),
+        (lambda f: break_file(f, "parameters.yaml", "batch_size: 4", "batch_size: many"), "many"),
+        (lambda f: break_file(f, "logs.csv", "gpu_power_W", "watts"), "lacks the columns"),
+        (lambda f: break_file(f, "logs.csv", "post", "9"), "a row pre, one row an epoch"),
+        (lambda f: break_file(f, "logs.csv", "\n1,", "\n5,"), "epochs must count up"),
+        (lambda f: break_file(f, "logs.csv", ",300,", ",,"), "gpu_power_W is missing in 1 rows"),
+        (lambda f: break_file(f, "logs.csv", ",20.0,", ",5.0,"), "time must increase"),
+        (lambda f: (f / "logs.csv").write_text(""), "No columns"),
+    ],
+)
+def test_a_broken_folder_is_skipped_with_its_reason(tmp_path, damage, reason):
+    write_run(tmp_path / "001")
+    damage(write_run(tmp_path / "002"))
+    write_run(tmp_path / "003")
+    found = read_folder(tmp_path)
+    assert [run.folder for run in found.runs] == ["001", "003"]
+    assert list(found.skipped) == ["002"] and reason in found.skipped["002"]
+
+
+@pytest.fixture
+def store(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    return store
+
+
+def test_an_imported_campaign_is_analysed_unchanged(tmp_path, store):
+    rng = np.random.default_rng(0)
+    campaign = SimulatedCampaign(seed=1, n_runs=60, baseline_every=20)
+    source = tmp_path / "study"
+    for i, (_, config) in enumerate(campaign.design()):
+        n_epochs = 100 if i == 7 else 4
+        changed = {"batch_size": 48} if i == 9 else {}
+        watts = 150 * campaign.ratio(config) * np.exp(rng.normal(0, 0.03))
+        power = [80, *[watts] * n_epochs, 90]
+        write_run(source / f"{i:03}", config, power=power, test_accuracy=0.4, **changed)
+    (source / "notes").mkdir()
+
+    imported = import_runs(
+        ImportOptions(folder=str(source), name="the study", machine="A100", dataset="cifar100")
+    )
+    assert imported.n_runs == 64 and "notes" in imported.skipped
+    runs = read_runs(sweep="the study")
+    assert set(runs["campaign"]) == {imported.run_id}
+    assert len(runs) == 64
+    assert (runs["energy_source"] == names.SOURCE_SAMPLED).all()
+    assert (runs["machine"] == "A100").all() and (runs["dataset"] == "cifar100").all()
+    assert (runs["status"] == "FINISHED").all()
+    assert runs["kind"].value_counts()[names.KIND_BASELINE] == 4
+    assert runs.loc[7, "epochs"] == 100 and runs.loc[9, "effective_batch_size"] == "48"
+    adam = runs["effective_optimizer"].isin(["Adam", "AdamW"])
+    assert (runs.loc[adam, "effective_optimizer_momentum"] == "None").all()
+    assert (runs.loc[adam, "requested_optimizer_momentum"] != "None").any()
+
+    analysis = fit_energy_model(runs, permutations=0, cv_repeats=0, trees=0)
+    assert "batch_size" in analysis.findings
+    assert len(analysis.runs) == 64
+    assert select(runs, "efficiency").run_id in set(runs["run_id"])
+    epochs = read_epochs([runs.loc[7, "run_id"]])
+    assert len(epochs) == 100
+    tags = mlflow.MlflowClient().get_run(runs.loc[0, "run_id"]).data.tags
+    assert "training images" in tags[names.MISSING_PREFIX + names.ENERGY_PER_1K_IMAGES_J]
+    # Whether a measurement is valid was not recorded: said, not assumed, and no reason to leave it.
+    assert (runs["measurement_valid"] == "").all()
+    assert "disturbed the measurement" in tags[names.MISSING_PREFIX + names.TAG_MEASUREMENT_VALID]
+
+
+def test_a_diverged_run_is_kept_and_tagged(tmp_path, store):
+    write_run(tmp_path / "study" / "001")
+    break_file(tmp_path / "study" / "001", "logs.csv", "\n1,20.0,0.666", "\n1,20.0,nan")
+    import_runs(ImportOptions(folder=str(tmp_path / "study")))
+    runs = read_runs(sweep="study")
+    assert list(runs["diverged"]) == [True]
+
+
+def test_nothing_to_import_is_an_error_and_leaves_no_run(tmp_path, store, capsys):
+    (tmp_path / "empty" / "001").mkdir(parents=True)
+    with pytest.raises(LegacyError, match="holds no complete run .001: parameters.yaml is missing"):
+        import_runs(ImportOptions(folder=str(tmp_path / "empty")))
+    assert entry_point.main(["--folder", str(tmp_path / "empty")]) == 1
+    assert "no complete run" in capsys.readouterr().err
+    assert mlflow.search_runs(search_all_experiments=True).empty
+    with pytest.raises(SystemExit):
+        entry_point.main(["--folder", str(tmp_path / "absent")])
+    assert "folder must be an existing folder" in capsys.readouterr().err
+
+
+def test_the_entry_point_says_what_it_did(tmp_path, store, capsys):
+    write_run(tmp_path / "study" / "001")
+    (tmp_path / "study" / "002").mkdir()
+    assert entry_point.main(["--folder", str(tmp_path / "study")]) == 0
+    printed = capsys.readouterr()
+    assert "1 runs imported, 1 skipped" in printed.out
+    assert "skipped 002: parameters.yaml is missing" in printed.err
+    assert read_runs(sweep="study")["campaign"].iloc[0] in printed.out
