@@ -73,8 +73,8 @@ notebooks: setup ## Execute the notebooks on the store and keep their outputs
 	$(PY) -m notebooks.execute
 
 lock: pyproject.toml ## Resolve the pins of pyproject.toml again
-	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev --extra ray pyproject.toml -o requirements.lock
-	$(PY) -m uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev --extra ray --extra gpu pyproject.toml -o requirements-gpu.lock -c requirements.lock
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra experiment --extra dev --extra ray pyproject.toml -o requirements.lock
+	$(PY) -m uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-annotate --no-header --extra experiment --extra dev --extra ray --extra gpu pyproject.toml -o requirements-gpu.lock -c requirements.lock
 
 clean: ## Remove the environment and caches; runs and their store stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -168,6 +168,26 @@ class Board:
         """
         return float(self._read("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)) / 1000.0
 
+    def persistence_mode(self) -> bool | None:
+        """Return whether the driver stays loaded between processes; ``None`` if it does not say."""
+        try:
+            mode = self._read("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+        except NvmlError:
+            return None
+        return bool(mode == pynvml.NVML_FEATURE_ENABLED)
+
+    def max_sm_clock_mhz(self) -> float:
+        """Return the highest clock of the multiprocessors; NaN if the board does not tell."""
+        try:
+            return float(
+                self._read(
+                    "highest SM clock",
+                    lambda handle: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
+                )
+            )
+        except NvmlError:
+            return math.nan
+
     def _read(self, what: str, read: Callable[[Any], T]) -> T:
         try:
             return read(_handle(self.uuid))
@@ -243,6 +263,19 @@ def boards() -> tuple[Board, ...]:
     if failed and not found:
         raise NvmlError("; ".join(failed))
     return tuple(found)
+
+
+def driver_version() -> str:
+    """Return the version of the NVIDIA driver.
+
+    Raises:
+        NvmlError: NVML is not there.
+    """
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        raise NvmlError(f"NVML does not tell the driver's version: {error}") from error
 
 
 def _board(index: int) -> Board:

@@ -268,6 +268,17 @@ class Simulation:
         self._require_start()
         self.starts -= 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        self._require_start()
+        return "580.0.0"
+
+    def nvmlDeviceGetPersistenceMode(self, handle: tuple[str, int]) -> int:  # noqa: N802
+        self._board(handle, "nvmlDeviceGetPersistenceMode")
+        return int(pynvml.NVML_FEATURE_ENABLED)
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: tuple[str, int], kind: int) -> int:  # noqa: N802
+        return self.nvmlDeviceGetClockInfo(handle, kind)
+
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         self._require_start()
         return len(self.boards)

@@ -1,0 +1,4 @@
+"""What ``green-screen`` does on a command line.
+
+Imports: names, power.
+"""
