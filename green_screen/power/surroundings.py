@@ -62,7 +62,7 @@ def _container() -> str:
             return str(mark)
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "Kubernetes"
-    return os.environ.get("container", "")  # set by podman and systemd-nspawn
+    return os.environ.get("container", "")  # noqa: SIM112 (as podman and systemd-nspawn spell it)
 
 
 def _text(path: Path) -> str:
