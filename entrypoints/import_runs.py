@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, _ = parse_options(ImportOptions, argv, __doc__ or "")
 
     from green_screen.results.importing import import_runs
-    from green_screen.results.legacy import LegacyError
+    from green_screen.results.legacy_log import LegacyError
 
     def run() -> int:
         imported = import_runs(options)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from green_screen import strict_yaml
 from green_screen.space import FACTOR_NAMES, Space, SpaceError, TrainingConfig, canonical
 
 T = TypeVar("T")
@@ -96,8 +97,10 @@ def parse_value(name: str, annotation: Any, text: str) -> Any:
     if annotation is bool:
         require(text.lower() in ("true", "false"), name, text, "true or false")
         return text.lower() == "true"
+    # Numbers as they look, where Python's own int() also knows 1_000, and float() also nan.
+    read = {int: strict_yaml.integer, float: strict_yaml.number}.get(annotation, annotation)
     try:
-        return annotation(text)
+        return read(text)
     except ValueError:
         raise OptionError(f"{name} must be {annotation.__name__}, but got {text!r}") from None
 
@@ -141,7 +144,11 @@ def parse_options(
         2 and a message that names it.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    for name, default in factor_defaults().items() if factors else ():
+    try:
+        published = factor_defaults() if factors else {}
+    except SpaceError as error:  # its user may edit the published file
+        parser.error(str(error))
+    for name, default in published.items():
         parser.add_argument(
             f"--{name}", help=f"level (default: the baseline's in config; published: {default})"
         )

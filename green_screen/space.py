@@ -8,13 +8,14 @@ analysis works on the effective one, because energy follows what ran and not wha
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from green_screen import strict_yaml
 
 Level = str | int | float
 
@@ -88,9 +89,8 @@ def partition_percentages(partitioning: str) -> tuple[int, int, int]:
     Raises:
         SpaceError: The text is not three positive integers joined by ``-`` that sum to 100.
     """
-    parts = partitioning.split("-")
-    if len(parts) == 3 and all(p.isdecimal() and int(p) > 0 for p in parts):
-        train, validation, test = (int(p) for p in parts)
+    if re.fullmatch(r"[1-9][0-9]?(-[1-9][0-9]?){2}", partitioning):
+        train, validation, test = (int(part) for part in partitioning.split("-"))
         if train + validation + test == 100:
             return train, validation, test
     raise SpaceError(
@@ -101,7 +101,7 @@ def partition_percentages(partitioning: str) -> tuple[int, int, int]:
 
 def _integer(factor: str, value: Any) -> int:
     try:
-        number = int(str(value))
+        number = strict_yaml.integer(str(value))
     except ValueError:
         number = 0
     if number < 1:
@@ -111,7 +111,7 @@ def _integer(factor: str, value: Any) -> int:
 
 def _number(factor: str, value: Any, accepts: Callable[[float], bool], what: str) -> float:
     try:
-        number = float(str(value))
+        number = strict_yaml.number(str(value))
     except ValueError:
         number = float("nan")
     if not accepts(number):
@@ -119,8 +119,14 @@ def _number(factor: str, value: Any, accepts: Callable[[float], bool], what: str
     return number
 
 
-def _parse_level(factor: str, value: Any) -> Level:
-    """Return `value` in the factor's type, or refuse what the code could not execute."""
+def parse_level(factor: str, value: Any) -> Level:
+    """Return `value` in the factor's type.
+
+    Raises:
+        SpaceError: The code could not execute it.
+    """
+    if value is None:
+        raise SpaceError(f"{factor} must have a level, but got null: the level is written None")
     if factor in IMPLEMENTED:
         if str(value) not in IMPLEMENTED[factor]:
             raise SpaceError(
@@ -159,8 +165,8 @@ class Space:
         """
         source = Path(path) if path else DEFAULT_CONFIG
         try:
-            content = yaml.safe_load(source.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            content = strict_yaml.read(source)
+        except (OSError, strict_yaml.YamlError) as error:
             raise SpaceError(f"config {str(source)!r} cannot be read: {error}") from error
         factors = content.get("factors") if isinstance(content, dict) else None
         if not isinstance(factors, dict):
@@ -183,11 +189,11 @@ class Space:
             values = factors[name]
             if not isinstance(values, list) or not values:
                 raise SpaceError(f"{name} must be a list of at least one level, but got {values!r}")
-            parsed = tuple(_parse_level(name, value) for value in values)
+            parsed = tuple(parse_level(name, value) for value in values)
             if len(set(parsed)) != len(parsed):
                 raise SpaceError(f"{name} names a level twice: {values!r}")
             levels[name] = parsed
-        overrides = content.get("baseline") or {}
+        overrides = content.get("baseline", {})
         if not isinstance(overrides, dict):
             raise SpaceError(f"baseline must map factors to levels, but got {overrides!r}")
         first = {name: values[0] for name, values in levels.items()}
@@ -209,7 +215,7 @@ def _parse(levels: Mapping[str, tuple[Level, ...]], values: Mapping[str, Any]) -
         raise SpaceError(f"unknown factors {unknown}; the factors are {', '.join(FACTOR_NAMES)}")
     parsed: dict[str, Any] = {}
     for name in FACTOR_NAMES:
-        level = _parse_level(name, values[name])
+        level = parse_level(name, values[name])
         if level not in levels[name]:
             allowed = ", ".join(canonical(value) for value in levels[name])
             raise SpaceError(

@@ -139,9 +139,9 @@ def test_no_pickle_and_only_safe_yaml(path: Path) -> None:
 
 # Rooms and modules that stand in none, the lowest first. Each imports from those below it.
 ORDER = (
-    *("names", "space", "locks", "options", "power", "tracking", "measurement", "network", "data"),
-    *("executors", "results", "statistics", "training", "sweep", "decision", "report", "registry"),
-    *("analysis", "command"),
+    *("names", "strict_yaml", "space", "locks", "options", "power", "tracking", "measurement"),
+    *("network", "data", "executors", "results", "statistics", "training", "sweep", "decision"),
+    *("report", "registry", "analysis", "command"),
 )
 
 

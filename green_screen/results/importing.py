@@ -13,7 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from green_screen import names
 from green_screen.options import ImportOptions
-from green_screen.results.legacy import LegacyError, LegacyRun, missing_reasons, read_folder
+from green_screen.results.legacy import LegacyRun, missing_reasons, read_folder
+from green_screen.results.legacy_log import LegacyError
 from green_screen.space import Space, resolve
 from green_screen.tracking import RunLogger, create_child, open_run
 

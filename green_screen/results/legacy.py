@@ -15,27 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 
-from green_screen import names
-from green_screen.results.frame import config_of
-from green_screen.space import FACTOR_NAMES, IMPLEMENTED, TrainingConfig, canonical
+from green_screen import names, strict_yaml
+from green_screen.results.legacy_log import LEARNING, LegacyError, check_accuracy, read_log
+from green_screen.space import FACTOR_NAMES, SpaceError, TrainingConfig, parse_level
 
-_TIME, _POWER, _TEMPERATURE = "time", "gpu_power_W", "gpu_temp_C"
-_UTILIZATION = "gpu_util_%"
-_LEARNING = {
-    "loss": names.LOSS,
-    "accuracy": names.ACCURACY,
-    "val_loss": names.VAL_LOSS,
-    "val_accuracy": names.VAL_ACCURACY,
-}
-_REQUIRED_COLUMNS = ("epoch", _TIME, *_LEARNING, _POWER)
+_TEMPERATURE, _UTILIZATION = "gpu_temp_C", "gpu_util_%"
+_LEARNING = dict(
+    zip(
+        LEARNING,
+        (names.LOSS, names.ACCURACY, names.VAL_LOSS, names.VAL_ACCURACY),
+        strict=True,
+    )
+)
 
 _NO_PER_IMAGE = "the number of training images is not part of the imported form"
-
-
-class LegacyError(ValueError):
-    """A folder that is not a complete run of the public form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +75,7 @@ def read_folder(folder: str | Path) -> LegacyFolder:
     for path in sorted(p for p in Path(folder).iterdir() if p.is_dir()):
         try:
             runs.append(read_run(path))
-        except (LegacyError, ValueError, OSError, yaml.YAMLError) as error:
+        except (ValueError, OSError) as error:
             skipped[path.name] = " ".join(str(error).split())
     return LegacyFolder(runs=tuple(runs), skipped=skipped)
 
@@ -90,41 +84,37 @@ def read_run(folder: Path) -> LegacyRun:
     """Read one run.
 
     Raises:
-        LegacyError: A file, a factor, a column or a row is missing, or time does not increase.
+        LegacyError: A file, a factor, a column or a row is missing, or a value is not what it
+            must be.
     """
     parameters = _parameters(folder / "parameters.yaml")
     config = _config(parameters)
-    log = _log(folder / "logs.csv")
-    power = _numbers(log, _POWER)
-    time_s = _seconds(log)
-    if not np.isfinite(power).all():
-        raise LegacyError(f"logs.csv: {_POWER} is missing in {(~np.isfinite(power)).sum()} rows")
-    if not np.isfinite(time_s).all() or not (np.diff(time_s) > 0).all():
-        raise LegacyError("logs.csv: time must increase from each row to the next")
+    log = read_log(folder / "logs.csv")
+    power, time_s = log.power_w(), log.seconds()
     # Energy between a row and the one before it; the first epoch begins at the row `pre`.
     energy_j = np.diff(time_s) * (power[1:] + power[:-1]) / 2.0
     seconds = np.diff(time_s)
-    n_epochs = len(log) - 2
+    n_epochs = len(power) - 2
     epochs = pd.DataFrame(
         {
             names.EPOCH_ENERGY_J: energy_j[:n_epochs],
             names.EPOCH_TIME_S: seconds[:n_epochs],
             names.GPU_POWER_MEAN_W: energy_j[:n_epochs] / seconds[:n_epochs],
-            names.GPU_TEMPERATURE_C: _numbers(log, _TEMPERATURE)[1:-1],
-            names.GPU_UTILIZATION_PERCENT: _numbers(log, _UTILIZATION)[1:-1],
-            **{metric: _numbers(log, column)[1:-1] for column, metric in _LEARNING.items()},
+            names.GPU_TEMPERATURE_C: log.reading(_TEMPERATURE)[1:-1],
+            names.GPU_UTILIZATION_PERCENT: log.reading(_UTILIZATION)[1:-1],
+            **{metric: log.learning(column) for column, metric in _LEARNING.items()},
         }
     )
     metrics = _run_metrics(energy_j, seconds, n_epochs, idle_w=float(power[0]))
-    metrics[names.START_TEMPERATURE_C] = float(_numbers(log, _TEMPERATURE)[0])
+    metrics[names.START_TEMPERATURE_C] = float(log.reading(_TEMPERATURE)[0])
     metrics[names.TEST_ACCURACY] = _optional_number(parameters, "test_accuracy")
+    check_accuracy("parameters.yaml: test_accuracy", metrics[names.TEST_ACCURACY])
     metrics[names.N_PARAMETERS] = _optional_number(parameters, "n_parameters")
-    seed = _optional_number(parameters, "seed")
     return LegacyRun(
         folder=folder.name,
         config=config,
         model=str(parameters.get("model") or ""),
-        seed=None if np.isnan(seed) else int(seed),
+        seed=_seed(parameters),
         metrics=metrics,
         epochs=epochs,
         diverged=not np.isfinite(epochs[names.LOSS]).all(),
@@ -176,12 +166,14 @@ def _run_metrics(
 def _parameters(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LegacyError(f"{path.name} is missing")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = strict_yaml.read(path)
+    except strict_yaml.YamlError as error:
+        raise LegacyError(f"{path.name}: {error}") from None
     if not isinstance(content, dict):
         raise LegacyError(f"{path.name} must hold a mapping, but holds {type(content).__name__}")
     return {
-        str(key).strip(): value.strip() if isinstance(value, str) else value
-        for key, value in content.items()
+        key: value.strip() if isinstance(value, str) else value for key, value in content.items()
     }
 
 
@@ -189,47 +181,31 @@ def _config(parameters: Mapping[str, Any]) -> TrainingConfig:
     absent = [factor for factor in FACTOR_NAMES if factor not in parameters]
     if absent:
         raise LegacyError(f"parameters.yaml lacks the factors {', '.join(absent)}")
-    levels = {factor: canonical(parameters[factor]) for factor in FACTOR_NAMES}
-    for factor, implemented in IMPLEMENTED.items():
-        if levels[factor] not in implemented:
-            raise LegacyError(f"parameters.yaml: {factor}={levels[factor]!r} is not a known level")
-    return config_of(levels)
+    levels: dict[str, Any] = {}
+    for factor in FACTOR_NAMES:
+        value = "None" if parameters[factor] is None else parameters[factor]
+        no_momentum = factor == "optimizer_momentum" and value == "None"
+        try:
+            levels[factor] = None if no_momentum else parse_level(factor, value)
+        except SpaceError as error:
+            raise LegacyError(f"parameters.yaml: {error}") from None
+    return TrainingConfig(**levels)
 
 
-def _log(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise LegacyError(f"{path.name} is missing")
-    log = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    log.columns = log.columns.str.strip()
-    absent = [column for column in _REQUIRED_COLUMNS if column not in log.columns]
-    if absent:
-        raise LegacyError(f"{path.name} lacks the columns {', '.join(absent)}")
-    marks = log["epoch"].str.strip().str.lower().tolist()
-    if len(marks) < 3 or marks[0] != "pre" or marks[-1] != "post":
-        raise LegacyError(f"{path.name} must have a row pre, one row an epoch and a row post")
-    numbers = pd.to_numeric(pd.Series(marks[1:-1]), errors="coerce").to_numpy(dtype=np.float64)
-    if not np.array_equal(numbers, numbers[0] + np.arange(len(numbers))):
-        raise LegacyError(f"{path.name}: epochs must count up by one, but are {marks[1:-1]}")
-    return log
-
-
-def _numbers(log: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
-    if column not in log.columns:
-        return np.full(len(log), np.nan)
-    return pd.to_numeric(log[column], errors="coerce").to_numpy(dtype=np.float64)
-
-
-def _seconds(log: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """Return the rows' moments in seconds, whether given as numbers or as dates."""
-    seconds = _numbers(log, _TIME)
-    if np.isfinite(seconds).any():
-        return seconds
-    moments = pd.to_datetime(log[_TIME], errors="coerce")
-    return ((moments - moments.iloc[0]) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+def _seed(parameters: Mapping[str, Any]) -> int | None:
+    try:
+        given = parameters.get("seed")
+        return None if given is None else strict_yaml.integer(str(given))
+    except ValueError as error:
+        raise LegacyError(f"parameters.yaml: seed {error}") from None
 
 
 def _optional_number(parameters: Mapping[str, Any], key: str) -> float:
-    try:
-        return float(parameters[key])
-    except (KeyError, TypeError, ValueError):
+    """Return a number that need not be given; NaN where it is not."""
+    value = parameters.get(key)
+    if value is None:
         return float("nan")
+    try:
+        return strict_yaml.number(str(value))
+    except ValueError:
+        raise LegacyError(f"parameters.yaml: {key} must be a number, but is {value!r}") from None
