@@ -134,6 +134,9 @@ def log_energy_model(
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             registered_model_name=registered_name,
+            # At step 0, MLflow would give it the figures of the analysis, which are of other models
+            # than this one, and those that are missing as 0.
+            step=1,
         )
     if registered_name is not None:
         client, number = MlflowClient(), str(info.registered_model_version)

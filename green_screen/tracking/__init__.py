@@ -9,6 +9,7 @@ Imports: names, locks.
 from green_screen.tracking.interrupts import Interrupted
 from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, open_run
 from green_screen.tracking.outbox import RefusedError
+from green_screen.tracking.records import ModelLink
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.spool import deliver, deliver_all, spool_root
 from green_screen.tracking.store import (
@@ -33,6 +34,7 @@ __all__ = [
     "MAX_TAG_LENGTH",
     "UNDER_WAY",
     "Interrupted",
+    "ModelLink",
     "RefusedError",
     "RunLogger",
     "StoreUnavailableError",

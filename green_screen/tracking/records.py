@@ -7,6 +7,8 @@ a run are overwritten by the same.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +23,18 @@ Record: TypeAlias = dict[str, Any]
 _MAX_METRICS = 1000
 _MAX_PARAMS = 100
 _MAX_TAGS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLink:
+    """A model that the run has logged, and the data set that its figures are of.
+
+    Its fields are named as MLflow's ``Metric`` names them.
+    """
+
+    model_id: str
+    dataset_name: str
+    dataset_digest: str
 
 
 def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None) -> None:
@@ -39,7 +53,12 @@ def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None)
         case "metrics":
             values = record["metrics"].items()
             time_ms, step = record["time_ms"], record["step"]
-            batch = [Metric(key, float(value), time_ms, step) for key, value in values]
+            model = record.get("model", {})
+            batch = [
+                # A model's metrics cannot be NaN in MLflow's tables: it would become 0.
+                Metric(key, value, time_ms, step, **(model if math.isfinite(value) else {}))
+                for key, value in values
+            ]
             for start in range(0, len(batch), _MAX_METRICS):
                 client.log_batch(run_id, metrics=batch[start : start + _MAX_METRICS])
         case "params":
@@ -51,6 +70,8 @@ def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None)
             tags = [RunTag(key, value) for key, value in record["tags"].items()]
             for start in range(0, len(tags), _MAX_TAGS):
                 client.log_batch(run_id, tags=tags[start : start + _MAX_TAGS])
+            if model_id := record.get("model_id"):
+                client.set_logged_model_tags(model_id, record["tags"])
         case "artifact":
             path = Path(record["path"]) if folder is None else folder / record["path"]
             # The copy of a file that has been sent is deleted at once.

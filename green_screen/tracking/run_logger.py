@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 import time
@@ -13,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from green_screen import names
 from green_screen.tracking.outbox import Outbox
-from green_screen.tracking.records import Record, send
+from green_screen.tracking.records import ModelLink, Record, send
 from green_screen.tracking.store import MAX_TAG_LENGTH
 
 
@@ -48,16 +49,26 @@ class RunLogger:
         """Log parameters; those the run has already are left as they are."""
         self._log({"op": "params", "params": dict(params)})
 
-    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at one step. NaN is logged as NaN: a gap must be visible."""
+    def metrics(
+        self, metrics: Mapping[str, float], step: int = 0, model: ModelLink | None = None
+    ) -> None:
+        """Log metrics at one step. NaN is logged as NaN: a gap must be visible.
+
+        Args:
+            metrics: Name -> value.
+            step: The step.
+            model: A model of the run that gets those that are finite too.
+        """
         values = {key: float(value) for key, value in metrics.items()}
         now_ms = int(time.time() * 1000)
-        self._log({"op": "metrics", "metrics": values, "time_ms": now_ms, "step": step})
+        record = {"op": "metrics", "metrics": values, "time_ms": now_ms, "step": step}
+        self._log({**record, "model": dataclasses.asdict(model)} if model else record)
 
-    def tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags, each as text of at most 5,000 characters."""
+    def tags(self, tags: Mapping[str, object], model: ModelLink | None = None) -> None:
+        """Set tags, each as text of at most 5,000 characters, on the run and on a model of it."""
         texts = {key: str(value)[:MAX_TAG_LENGTH] for key, value in tags.items()}
-        self._log({"op": "tags", "tags": texts})
+        record = {"op": "tags", "tags": texts}
+        self._log({**record, "model_id": model.model_id} if model else record)
 
     def missing(self, metrics: Mapping[str, float], reason: str) -> None:
         """Say why each NaN among `metrics` is missing, as a tag beside it.

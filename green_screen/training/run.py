@@ -26,7 +26,7 @@ from green_screen.network.optimizer import make_optimizer
 from green_screen.network.precision import dtype_policy
 from green_screen.options import TrainOptions, option_params
 from green_screen.space import Resolved, TrainingConfig, resolve
-from green_screen.tracking import RunLogger
+from green_screen.tracking import ModelLink, RunLogger
 from green_screen.training import serving
 from green_screen.training.hardware import hardware_tags
 from green_screen.training.request import check_trainings
@@ -102,16 +102,22 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         with measurement.phase("evaluation"):
             test_loss, test_accuracy = evaluate(network, pipeline)
 
+        logged: ModelLink | None = None
         if options.log_model:
-            # Before the network trains on for the measurement.
-            tracking.patiently(lambda: serving.log_model(network, pipeline.preprocessing, dataset))
+            # Before the network trains on for the measurement; its figures follow.
+            run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
+            logged = tracking.patiently(
+                lambda: serving.log_model(
+                    network, pipeline.preprocessing, dataset, epochs=options.epochs
+                )
+            )
 
         while epochs := measurement.further_epochs_needed():
             with measurement.phase("further"):
                 fit(model, pipeline, callback, epochs=epochs)
 
         summary = measurement.summary(pipeline.images_per_epoch)
-        log_result(summary, history, (test_loss, test_accuracy), run)
+        log_result(summary, history, (test_loss, test_accuracy), run, logged)
         callback.finish(
             {
                 **parameters,
@@ -149,15 +155,17 @@ def log_result(
     history: dict[str, list[float]],
     test: tuple[float, float],
     run: RunLogger,
+    model: ModelLink | None = None,
 ) -> None:
-    """Log the run's figures, and whether its loss ever ceased to be a number."""
+    """Log the run's figures, to its model too, and whether its loss ceased to be a number."""
     test_loss, test_accuracy = test
-    run.metrics(summary.metrics)
-    run.metrics({names.TEST_LOSS: test_loss, names.TEST_ACCURACY: test_accuracy})
-    run.tags(summary.tags)
-    run.tags({names.MISSING_PREFIX + metric: why for metric, why in summary.missing.items()})
+    tested = {names.TEST_LOSS: test_loss, names.TEST_ACCURACY: test_accuracy}
+    run.metrics({**summary.metrics, **tested}, model=model)
+    tags = {**summary.tags}
+    tags.update({names.MISSING_PREFIX + metric: why for metric, why in summary.missing.items()})
     if not np.isfinite([*history["loss"], *history["val_loss"], test_loss]).all():
-        run.tags({names.TAG_DIVERGED: "true"})
+        tags[names.TAG_DIVERGED] = "true"
+    run.tags(tags, model=model)
 
 
 def compiled_model(

@@ -24,6 +24,7 @@ from mlflow.types.schema import Schema, TensorSpec
 import green_screen
 from green_screen.data.preprocessing import Preprocessing
 from green_screen.network import fake_quant
+from green_screen.tracking import ModelLink
 
 if TYPE_CHECKING:
     from green_screen.data.data import ImageDataset
@@ -80,15 +81,22 @@ def _save_function(network: Any, folder: Path) -> None:
         tf.saved_model.save(module, str(folder))
 
 
-def log_model(network: Any, preprocessing: Preprocessing, dataset: ImageDataset) -> None:
+def log_model(
+    network: Any, preprocessing: Preprocessing, dataset: ImageDataset, *, epochs: int
+) -> ModelLink:
     """Log the trained model to the active run: raw uint8 images in, class probabilities out.
 
-    It carries its signature, an input example, pinned requirements and the code it needs.
+    It carries its signature, an input example, pinned requirements and the code it needs, and as
+    yet no figures.
 
     Args:
         network: A Keras model, or the content of a TensorFlow Lite file.
         preprocessing: What raw images go through before the network.
         dataset: Where the input example comes from; its class names are logged as metadata.
+        epochs: How many it was trained for.
+
+    Returns:
+        What the run's figures reach the model by, once there are any.
     """
     size = dataset.images.shape[1]
     signature = ModelSignature(
@@ -100,7 +108,7 @@ def log_model(network: Any, preprocessing: Preprocessing, dataset: ImageDataset)
         warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
         folder = Path(text)
         save_network(folder, network, preprocessing)
-        mlflow.pyfunc.log_model(
+        info = mlflow.pyfunc.log_model(
             name=ARTIFACT,
             python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"network": str(folder)},
@@ -109,4 +117,11 @@ def log_model(network: Any, preprocessing: Preprocessing, dataset: ImageDataset)
             input_example=dataset.images[:2],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             metadata={"class_names": list(dataset.class_names)},
+            # MLflow gives a model what the run has logged at its step. At 0 that would be the first
+            # epoch's figures; at this one, that of the epoch after the last, there is nothing.
+            step=epochs,
         )
+    described = mlflow_dataset(dataset)
+    return ModelLink(
+        model_id=str(info.model_id), dataset_name=described.name, dataset_digest=described.digest
+    )

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -180,9 +181,15 @@ def registered(analyses, tmp_path_factory):
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
+        mlflow.log_metrics({"final_energy_ratio": math.nan, "runs_analysed": 20})
         model_uri = log_energy_model(analyses)
     yield uri, model_uri, folder
     mlflow.set_tracking_uri(before)
+
+
+def test_the_figures_of_the_analysis_are_not_taken_for_the_models(registered):
+    _, model_uri, _ = registered
+    assert mlflow.get_logged_model(model_uri.removeprefix("models:/")).metrics is None
 
 
 def test_the_registered_model_predicts_in_a_fresh_process(registered, tmp_path):

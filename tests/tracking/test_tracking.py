@@ -555,6 +555,31 @@ def test_sending_twice_changes_nothing() -> None:
     assert len(MlflowClient().get_metric_history(run.run_id, "loss")) == 2
 
 
+def test_a_model_gets_the_figures_that_there_are_and_each_once() -> None:
+    with tracking.open_run() as run:
+        logged = mlflow.initialize_logged_model(name="network", source_run_id=run.run_id)
+        link = tracking.ModelLink(
+            model_id=logged.model_id, dataset_name="images", dataset_digest="1a2b"
+        )
+        figures = {"energy_j": 7.0, "power_w": math.nan, "test_loss": math.inf}
+        run.metrics(figures, model=link)
+        run.tags({"source": "an estimate"}, model=link)
+    record = {"op": "metrics", "metrics": {"energy_j": 7.0}, "time_ms": 1, "step": 0}
+    again = {**record, "model": vars(link)}
+    for _ in range(2):  # as after an answer that was lost on its way
+        tracking.records.send(MlflowClient(), run.run_id, again, None)
+    found = mlflow.get_logged_model(logged.model_id)
+    # The second time with the record's own time, and once for the two times it was sent.
+    assert [(m.key, m.value) for m in found.metrics] == [("energy_j", 7.0)] * 2
+    assert sorted(m.timestamp == 1 for m in found.metrics) == [False, True]
+    assert {(m.dataset_name, m.dataset_digest) for m in found.metrics} == {("images", "1a2b")}
+    assert found.tags["source"] == "an estimate"
+    data = read(run.run_id).data
+    assert math.isnan(data.metrics["power_w"])
+    assert data.tags["source"] == "an estimate"
+    assert len(MlflowClient().get_metric_history(run.run_id, "energy_j")) == 2
+
+
 def test_without_a_place_for_the_spool_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

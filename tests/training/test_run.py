@@ -124,6 +124,33 @@ def test_totals_and_test_figures_are_logged_and_stand_in_parameters_yaml(finishe
     assert names.CONVERSION_ENERGY_J not in metrics
 
 
+def test_a_logged_model_has_the_figures_of_its_run_and_no_other(finished):
+    (logged,) = MlflowClient().search_logged_models([finished.info.experiment_id])
+    metrics = finished.data.metrics
+    of_the_epochs = {names.LOSS, names.ACCURACY, names.EPOCH_ENERGY_J, names.GPU_POWER_MEAN_W}
+    of_the_run = {
+        names.TEST_ACCURACY,
+        names.TEST_LOSS,
+        names.ENERGY_PER_1K_IMAGES_J,
+        names.ENERGY_TOTAL_J,
+        names.EMISSIONS_TOTAL_KG_CO2EQ,
+    }
+    found = {metric.key: metric for metric in logged.metrics}
+    assert len(found) == len(logged.metrics)
+    assert of_the_run <= set(found)
+    assert not of_the_epochs & set(found)
+    missing = {key for key, value in metrics.items() if math.isnan(value)}
+    assert missing  # there is no GPU here
+    assert not missing & set(found)
+    assert {key: metric.value for key, metric in found.items()} == {k: metrics[k] for k in found}
+    (used,) = finished.inputs.dataset_inputs
+    assert {(m.dataset_name, m.dataset_digest) for m in found.values()} == {
+        (used.dataset.name, used.dataset.digest)
+    }
+    assert logged.params == finished.data.params
+    assert logged.tags[names.TAG_ENERGY_SOURCE] == finished.data.tags[names.TAG_ENERGY_SOURCE]
+
+
 def test_further_epochs_change_no_figure_of_the_training(finished):
     config = dataclasses.replace(CONFIG, **factors_of(finished))
     without = train(config, dataclasses.replace(OPTIONS, min_window_s=0.0, log_model=True))
