@@ -80,7 +80,7 @@ def examine() -> Iterator[Finding]:
 
 def _boards() -> Iterator[Finding]:
     try:
-        present = nvml.boards()
+        listing = nvml.list_boards()
         visible = {board.uuid for board in visible_boards()}
         driver = nvml.driver_version()
     except NvmlError as error:
@@ -93,11 +93,13 @@ def _boards() -> Iterator[Finding]:
         return
     yield Finding(
         mark="ok" if visible else "bad",
-        what=f"{len(present)} boards, {len(visible)} of them visible, driver {driver}",
+        what=f"{len(listing.boards)} boards, {len(visible)} of them visible, driver {driver}",
         meaning="measured are the boards that CUDA_VISIBLE_DEVICES leaves "
         f"({os.environ.get('CUDA_VISIBLE_DEVICES', 'not set: all')})",
     )
-    for board in present:
+    for failure in listing.failures:
+        yield Finding(mark="bad", what=failure, meaning="its energy cannot be measured")
+    for board in listing.boards:
         if board.uuid in visible:
             yield from _board(board)
 
@@ -128,10 +130,10 @@ def _board(board: Board) -> Iterator[Finding]:
                 what=f"{board.label}: neither counter nor power ({no_power})",
                 meaning="its energy cannot be measured",
             )
-    if board.mig_instances:
+    if board.instances:
         yield Finding(
             mark="note",
-            what=f"{board.label}: divided into {board.mig_instances} MIG instances",
+            what=f"{board.label}: divided into {len(board.instances)} MIG instances",
             meaning="readings are the whole board's: leave the other instances idle",
         )
     if status.processes > 0:

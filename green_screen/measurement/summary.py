@@ -284,7 +284,7 @@ def _evidence(
         steady_window_s=figures[names.STEADY_WINDOW_S].value,
         min_window_s=record.min_window_s,
         incomplete=incomplete,
-        shared_mig=sum(max(0, board.mig_instances - 1) for board in record.boards),
+        shared_mig=sum(max(0, len(board.instances) - 1) for board in record.boards),
         device_mismatch=record.device_mismatch,
     )
 

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from green_screen import names
 from green_screen.power import emissions
-from green_screen.power.nvml import Board, NvmlError
+from green_screen.power.nvml import Board, NoBoardsError, NvmlError
 from green_screen.power.reading import (
     CarbonReading,
     DeviceReading,
@@ -102,6 +102,7 @@ class EnergyMeter:
         self._unmeasured = unmeasured
         self._traces: tuple[BoardTrace, ...] = ()
         self._no_gpu_reason = ""
+        self._unreadable = False
         self._sampler: Sampler | None = None
         self._carbon: emissions.CarbonTracker | None = None
         self._cpu_source = names.SOURCE_NONE
@@ -132,7 +133,7 @@ class EnergyMeter:
         """
         if self.running:
             raise RuntimeError("the meter is running already: a `with` block inside needs its own")
-        self._no_gpu_reason, self._last_carbon = "", None
+        self._no_gpu_reason, self._unreadable, self._last_carbon = "", False, None
         self._open.clear()
         chosen = self._choose_boards()
         self._traces = tuple(BoardTrace(board, time.perf_counter) for board in chosen)
@@ -189,7 +190,7 @@ class EnergyMeter:
             trace.between(a, b)
             for trace, a, b in zip(self._traces, start.boards, end.boards, strict=True)
         )
-        uses_gpu = bool(devices or self._gpus or self._unmeasured)
+        uses_gpu = bool(devices or self._gpus or self._unmeasured or self._unreadable)
         carbon = emissions.between(
             start.carbon, end.carbon, with_gpu=uses_gpu, cpu_source=self._cpu_source
         )
@@ -240,8 +241,13 @@ class EnergyMeter:
             return ()
         try:
             visible = visible_boards()
-        except NvmlError as error:
+        except NoBoardsError as error:
             self._no_gpu_reason = str(error)
+            return ()
+        except NvmlError as error:
+            # There are boards, and an estimate of the CPU is not their energy.
+            self._no_gpu_reason = str(error)
+            self._unreadable = True
             return ()
         if not visible:
             self._no_gpu_reason = "no GPU is visible to this process"

@@ -1,19 +1,20 @@
 """The NVIDIA boards that this process may use, read through NVML.
 
-The only module that imports ``pynvml``: milliwatts and millijoules become W and J here, once. Every
-error of the library becomes a :class:`NvmlError` that says which reading failed and why.
+The only module that imports ``pynvml``, and that on first use: milliwatts and millijoules become W
+and J here, once. Every error of the library becomes a :class:`NvmlError` that says which reading
+failed and why.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
-
-import pynvml
 
 T = TypeVar("T")
 
@@ -27,25 +28,26 @@ COUNTER_UPDATE_S = 0.1
 POWER_AVERAGING_S = 1.0
 
 # Reasons that hold the clocks below what the load asks for because the board or its surroundings
-# cannot take it. The software power cap is not among them: running at the power limit is how a
-# board is meant to run under full load.
+# cannot take it (bits of nvmlClocksEventReasons). The software power cap is not among them: running
+# at the power limit is how a board is meant to run under full load.
 THROTTLE_REASONS: dict[int, str] = {
-    pynvml.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
-    pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "hardware thermal slowdown",
-    pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "software thermal slowdown",
-    pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
+    0x08: "hardware slowdown",
+    0x40: "hardware thermal slowdown",
+    0x20: "software thermal slowdown",
+    0x80: "power brake",
 }
 # What the load itself does to the clocks: held by the power limit, or dropping for want of work.
 POWER_CAP, IDLE = "power cap", "idle"
-LOAD_REASONS: dict[int, str] = {
-    pynvml.nvmlClocksThrottleReasonSwPowerCap: POWER_CAP,
-    pynvml.nvmlClocksThrottleReasonGpuIdle: IDLE,
-}
+LOAD_REASONS: dict[int, str] = {0x04: POWER_CAP, 0x01: IDLE}
 _CLOCK_REASONS = THROTTLE_REASONS | LOAD_REASONS
 
 
 class NvmlError(RuntimeError):
     """NVML could not be started or a reading failed; the text says which and why."""
+
+
+class NoBoardsError(NvmlError):
+    """NVML cannot be asked, and nothing on the machine shows that there is a board."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ class Board:
         name: The product's name.
         mig_uuid: The MIG instance that the process uses of it, if any. An instance has no power
             reading of its own, so that all readings are those of the whole board.
-        mig_instances: How many MIG instances share the board; 0 without MIG.
+        instances: The ``MIG-...`` identifiers of all instances on the board, in NVML's order;
+            empty without MIG.
     """
 
     index: int
@@ -93,7 +96,7 @@ class Board:
     pci_bus_id: str
     name: str
     mig_uuid: str | None = None
-    mig_instances: int = 0
+    instances: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -108,8 +111,7 @@ class Board:
         Raises:
             NvmlError: The board has no counter, is lost, or may not be read.
         """
-        read = pynvml.nvmlDeviceGetTotalEnergyConsumption
-        return float(self._read("energy counter", read)) / 1000.0
+        return self._number("energy counter", "nvmlDeviceGetTotalEnergyConsumption") / 1000.0
 
     def power_w(self) -> float:
         """Return the power draw in watts.
@@ -117,45 +119,50 @@ class Board:
         Raises:
             NvmlError: The board has no power reading, is lost, or may not be read.
         """
-        return float(self._read("power", pynvml.nvmlDeviceGetPowerUsage)) / 1000.0
+        return self._number("power", "nvmlDeviceGetPowerUsage") / 1000.0
 
     def status(self) -> Status:
         """Return the readings beside power; those that fail are missing, with the reason."""
         errors: list[str] = []
 
-        def number(what: str, read: Callable[[Any], float]) -> float:
+        def number(what: str, read: Callable[[Any, Any], float]) -> float:
             try:
                 return float(self._read(what, read))
             except NvmlError as error:
                 errors.append(str(error))
                 return math.nan
 
-        mask = number("throttle reasons", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        mask = number(
+            "throttle reasons",
+            lambda nvml, handle: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        )
         return Status(
             temperature_c=number(
                 "temperature",
-                lambda handle: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+                lambda nvml, handle: nvml.nvmlDeviceGetTemperature(
+                    handle, nvml.NVML_TEMPERATURE_GPU
+                ),
             ),
             utilization_percent=number(
-                "utilization", lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                "utilization", lambda nvml, handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu
             ),
             sm_clock_mhz=number(
                 "SM clock",
-                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+                lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
             ),
             memory_clock_mhz=number(
                 "memory clock",
-                lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+                lambda nvml, handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
             ),
             memory_used_mib=number(
-                "memory", lambda handle: pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+                "memory", lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
             ),
             clock_reasons=None
             if math.isnan(mask)
             else frozenset(name for bit, name in _CLOCK_REASONS.items() if int(mask) & bit),
             processes=number(
                 "processes",
-                lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+                lambda nvml, handle: len(nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
             ),
             reason="; ".join(errors),
         )
@@ -166,15 +173,15 @@ class Board:
         Raises:
             NvmlError: The board does not tell.
         """
-        return float(self._read("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)) / 1000.0
+        return self._number("power limit", "nvmlDeviceGetEnforcedPowerLimit") / 1000.0
 
     def persistence_mode(self) -> bool | None:
         """Return whether the driver stays loaded between processes; ``None`` if it does not say."""
         try:
-            mode = self._read("persistence mode", pynvml.nvmlDeviceGetPersistenceMode)
+            mode = self._number("persistence mode", "nvmlDeviceGetPersistenceMode")
         except NvmlError:
             return None
-        return bool(mode == pynvml.NVML_FEATURE_ENABLED)
+        return mode == 1  # NVML_FEATURE_ENABLED
 
     def max_sm_clock_mhz(self) -> float:
         """Return the highest clock of the multiprocessors; NaN if the board does not tell."""
@@ -182,26 +189,27 @@ class Board:
             return float(
                 self._read(
                     "highest SM clock",
-                    lambda handle: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
+                    lambda nvml, handle: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM),
                 )
             )
         except NvmlError:
             return math.nan
 
-    def _read(self, what: str, read: Callable[[Any], T]) -> T:
+    def _number(self, what: str, function: str) -> float:
+        return float(self._read(what, lambda nvml, handle: getattr(nvml, function)(handle)))
+
+    def _read(self, what: str, read: Callable[[Any, Any], T]) -> T:
+        nvml = _library()
         try:
-            return read(_handle(self.uuid))
-        except pynvml.NVMLError as error:
-            if isinstance(error, _DRIVER_GONE):
-                _disconnect()
-            elif not isinstance(error, _REFUSALS):
+            return read(nvml, _handle(nvml, self.uuid))
+        except nvml.NVMLError as error:
+            if isinstance(error, (nvml.NVMLError_Uninitialized, nvml.NVMLError_DriverNotLoaded)):
+                _disconnect(nvml)
+            # A board that refuses a reading is there all the same.
+            elif not isinstance(error, (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission)):
                 _forget(self.uuid)
             raise NvmlError(f"{what} of {self.name} ({self.uuid}): {error}") from error
 
-
-# A board that refuses a reading is there all the same.
-_REFUSALS = (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission)
-_DRIVER_GONE = (pynvml.NVMLError_Uninitialized, pynvml.NVMLError_DriverNotLoaded)
 
 # More often than any process starts the library; only there to end the loop.
 _MAX_STARTS = 10_000
@@ -210,12 +218,44 @@ _lock = threading.Lock()
 _handles: dict[str, Any] = {}
 
 
-def _handle(uuid: str) -> Any:
+def _after_fork() -> None:
+    """Forget the parent's handles, and its lock, which a thread of it may have held."""
+    global _lock
+    _lock = threading.Lock()
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _library() -> Any:
+    try:
+        import pynvml
+    except ImportError as error:
+        raise _unlisted("the package nvidia-ml-py is missing (pip install nvidia-ml-py)") from error
+    return pynvml
+
+
+def device_files() -> list[str]:
+    """Return the files under which the driver shows its boards to this process."""
+    return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _unlisted(reason: object) -> NvmlError:
+    """Return the error for a library that does not start: are there boards all the same?"""
+    files = device_files()
+    if files:
+        return NvmlError(f"{', '.join(files)} are there, but NVML cannot list the GPUs: {reason}")
+    return NoBoardsError(f"NVML cannot list the GPUs: {reason}")
+
+
+def _handle(nvml: Any, uuid: str) -> Any:
     """Return NVML's handle of a board, kept until a reading fails."""
     with _lock:
         if uuid not in _handles:
-            pynvml.nvmlInit()
-            _handles[uuid] = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            nvml.nvmlInit()
+            _handles[uuid] = nvml.nvmlDeviceGetHandleByUUID(uuid)
         return _handles[uuid]
 
 
@@ -225,7 +265,7 @@ def _forget(uuid: str) -> None:
         _handles.pop(uuid, None)
 
 
-def _disconnect() -> None:
+def _disconnect(nvml: Any) -> None:
     """End the connection to a driver that is gone: the next reading connects to the new one.
 
     NVML counts its starts and ignores all but the first, so it has to be ended as often, those
@@ -235,34 +275,50 @@ def _disconnect() -> None:
         _handles.clear()
         for _ in range(_MAX_STARTS):
             try:
-                pynvml.nvmlShutdown()
-            except pynvml.NVMLError:
+                nvml.nvmlShutdown()
+            except nvml.NVMLError:
                 return
 
 
-def boards() -> tuple[Board, ...]:
-    """Return all boards of the machine, in NVML's order.
+@dataclass(frozen=True)
+class Listing:
+    """What NVML shows of the machine.
+
+    Attributes:
+        boards: Those it describes, in its order, which is that of their bus ids.
+        failures: Why it describes others not, in words.
+    """
+
+    boards: tuple[Board, ...]
+    failures: tuple[str, ...] = ()
+
+
+def list_boards() -> Listing:
+    """Return all boards of the machine.
+
+    Where NVML is connected and yet not (a child that was forked has its parent's connection, a
+    restarted driver has cut it), it is connected anew.
 
     Raises:
-        NvmlError: The library is missing, the driver is not loaded, access is denied, or no board
-            answers.
+        NoBoardsError: The library is missing or no driver is loaded, and no board is to be seen.
+        NvmlError: The library does not answer, or does not describe a single one of the boards.
     """
+    nvml = _library()
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError as error:
-        raise NvmlError(f"NVML cannot list the GPUs: {error}") from error
-    found: list[Board] = []
-    failed: list[str] = []
-    for index in range(count):
         try:
-            found.append(_board(index))
-        except pynvml.NVMLError as error:
-            failed.append(f"GPU {index} is left out, NVML cannot describe it: {error}")
-            logger.warning(failed[-1])
-    if failed and not found:
-        raise NvmlError("; ".join(failed))
-    return tuple(found)
+            listing = _list(nvml)
+        except nvml.NVMLError_Uninitialized:
+            _disconnect(nvml)
+            listing = _list(nvml)
+    except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded) as error:
+        raise _unlisted(error) from error
+    except nvml.NVMLError as error:
+        raise NvmlError(f"NVML cannot list the GPUs: {error}") from error
+    for failure in listing.failures:
+        logger.warning("%s", failure)
+    if listing.failures and not listing.boards:
+        raise NvmlError("; ".join(listing.failures))
+    return listing
 
 
 def driver_version() -> str:
@@ -271,44 +327,53 @@ def driver_version() -> str:
     Raises:
         NvmlError: NVML is not there.
     """
+    nvml = _library()
     try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
+        nvml.nvmlInit()
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError as error:
         raise NvmlError(f"NVML does not tell the driver's version: {error}") from error
 
 
-def _board(index: int) -> Board:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def _list(nvml: Any) -> Listing:
+    nvml.nvmlInit()
+    found: list[Board] = []
+    failures: list[str] = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            found.append(_board(nvml, index))
+        except nvml.NVMLError_Uninitialized:
+            raise
+        except nvml.NVMLError as error:
+            failures.append(f"GPU {index} is left out, NVML cannot describe it: {error}")
+    return Listing(tuple(found), tuple(failures))
+
+
+def _board(nvml: Any, index: int) -> Board:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
     return Board(
         index=index,
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
-        pci_bus_id=pynvml.nvmlDeviceGetPciInfo(handle).busId,
-        name=pynvml.nvmlDeviceGetName(handle),
-        mig_instances=len(_mig_uuids(handle)),
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        pci_bus_id=nvml.nvmlDeviceGetPciInfo(handle).busId,
+        name=nvml.nvmlDeviceGetName(handle),
+        instances=_instances(nvml, handle),
     )
 
 
-def mig_uuids(board: Board) -> tuple[str, ...]:
-    """Return the ``MIG-...`` identifiers of the instances on a board, in NVML's order."""
+def _instances(nvml: Any, handle: Any) -> tuple[str, ...]:
     try:
-        return _mig_uuids(_handle(board.uuid))
-    except pynvml.NVMLError as error:
-        raise NvmlError(f"MIG instances of {board.name} ({board.uuid}): {error}") from error
-
-
-def _mig_uuids(handle: Any) -> tuple[str, ...]:
-    try:
-        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:
+        current, _ = nvml.nvmlDeviceGetMigMode(handle)
+    except nvml.NVMLError_Uninitialized:
+        raise
+    except nvml.NVMLError:
         return ()  # boards and drivers without MIG say so in several ways
-    if current != pynvml.NVML_DEVICE_MIG_ENABLE:
+    if current != nvml.NVML_DEVICE_MIG_ENABLE:
         return ()
     found = []
-    for slot in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+    for slot in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
-            instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
-        except pynvml.NVMLError_NotFound:
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
+        except nvml.NVMLError_NotFound:
             continue
-        found.append(pynvml.nvmlDeviceGetUUID(instance))
+        found.append(nvml.nvmlDeviceGetUUID(instance))
     return tuple(found)

@@ -3,68 +3,116 @@
 CUDA numbers its devices by its own rules: ``CUDA_VISIBLE_DEVICES`` selects and orders them, by
 index, by ``GPU-`` or by ``MIG-`` identifier, and ``CUDA_DEVICE_ORDER`` says what an index counts
 (CUDA C++ Programming Guide, "CUDA Environment Variables"). NVML counts by PCI bus id and heeds
-neither.
+neither. What the guide leaves open, above all repeated and malformed entries, is as PyTorch found
+CUDA to behave (its tests of ``torch.cuda._parse_visible_devices``); ``benchmarks/
+visible_devices.py`` compares it with CUDA on the machine at hand.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-from green_screen.power.nvml import Board, NvmlError, boards, mig_uuids
+from green_screen.power.nvml import Board, NvmlError, list_boards
 
 # Asked in a process of its own: initialising CUDA here would take the device from a later fork.
+# No check stands in an `assert`, which PYTHONOPTIMIZE would take out and the call with it.
 _ASK_CUDA = """
-import ctypes
-cuda = ctypes.CDLL("libcuda.so.1")
+import ctypes, sys
+
+def check(name, *arguments, accepted=(0,)):
+    result = getattr(cuda, name)(*arguments)
+    if result not in accepted:
+        sys.exit(f"{name} answers {result}")
+    return result
+
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+except OSError as error:
+    sys.exit(str(error))
+NO_DEVICE = 100
 count, bus_id = ctypes.c_int(), ctypes.create_string_buffer(32)
-assert cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
+if check("cuInit", 0, accepted=(0, NO_DEVICE)) != NO_DEVICE:
+    check("cuDeviceGetCount", ctypes.byref(count))
 for device in range(count.value):
-    assert cuda.cuDeviceGetPCIBusId(bus_id, 32, device) == 0
+    check("cuDeviceGetPCIBusId", bus_id, 32, device)
     print(bus_id.value.decode())
 """
 _ASK_TIMEOUT_S = 60
 
+_INDEX = re.compile(r"\s*([+-]?[0-9]+)")
+
 
 def visible_boards(
     environment: Mapping[str, str] = os.environ,
-    cuda_order: Callable[[Sequence[Board]], Sequence[Board]] | None = None,
+    ask_cuda: Callable[[Mapping[str, str]], Sequence[str]] | None = None,
 ) -> tuple[Board, ...]:
     """Return the boards of the devices that CUDA shows this process, in CUDA's order.
 
-    A MIG instance is represented by its parent board, with ``mig_uuid`` set. As CUDA does, the
-    list ends at the first entry that names no device.
+    A MIG instance is represented by its parent board, with ``mig_uuid`` set.
 
     Args:
         environment: Where the two variables are read.
-        cuda_order: Sorts the machine's boards as CUDA numbers them when the order is not by PCI
-            bus id; the default asks the CUDA driver if the boards differ.
+        ask_cuda: Returns the bus ids of the devices that CUDA shows under an environment;
+            the default is :func:`cuda_bus_ids`. It is asked only where CUDA alone knows its order:
+            boards of different kinds, or one that NVML cannot describe.
 
     Raises:
-        NvmlError: NVML cannot list the boards, or an index cannot be resolved.
+        NoBoardsError: There is nothing to measure on this machine.
+        NvmlError: NVML cannot list the boards, or not the one that is selected.
     """
-    present = boards()
     selection = environment.get("CUDA_VISIBLE_DEVICES")
-    if selection is not None and selection.strip() in ("", "-1", "NoDevFiles"):
+    if selection is not None and not selection.strip():
         return ()
-    wants_indices = selection is None or any(
-        entry.strip().isdecimal() for entry in selection.split(",")
-    )
-    if wants_indices and environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        present = tuple((cuda_order or _cuda_order)(present))
+    listing = list_boards()
+    present = listing.boards
+    by_index = selection is None or _INDEX.match(selection)
+    by_bus_id = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    # Boards of one kind keep the order of their bus ids.
+    one_kind = len({board.name for board in present}) <= 1
+    if by_index and (listing.failures or not (one_kind or by_bus_id)):
+        unmasked = {k: v for k, v in environment.items() if k != "CUDA_VISIBLE_DEVICES"}
+        present = _in_order(listing.boards, (ask_cuda or cuda_bus_ids)(unmasked))
+    found = resolve(selection, present)
+    if listing.failures and not by_index and len(found) < len(str(selection).split(",")):
+        raise NvmlError(
+            f"CUDA_VISIBLE_DEVICES={selection!r} may name a board that is there and cannot be "
+            f"described: {'; '.join(listing.failures)}"
+        )
+    return found
+
+
+def resolve(selection: str | None, present: Sequence[Board]) -> tuple[Board, ...]:
+    """Return the devices that a value of ``CUDA_VISIBLE_DEVICES`` shows, in their order.
+
+    The first entry says whether entries are indices, ``GPU-`` or ``MIG-`` identifiers. The list
+    ends before the first that is of another form, or names no device, or several. Of an index the
+    leading digits count, with white space or a sign before them. If a device is named twice none
+    is shown.
+
+    Args:
+        selection: The variable's value; ``None`` if it is not set.
+        present: The machine's boards, as CUDA numbers them.
+    """
     if selection is None:
         chosen = [_first_device(board) for board in present]
         # Of boards in MIG mode CUDA shows one instance and no more.
         return tuple(chosen[:1] if chosen and chosen[0].mig_uuid else chosen)
+    entries = selection.split(",")
+    find = next((find for form, find in _FORMS if re.match(form, entries[0])), None)
     selected: list[Board] = []
-    for entry in selection.split(","):
-        device = _find(entry.strip(), present)
-        if device is None:
+    for entry in entries:
+        found = find(entry, present) if find else []
+        # An abbreviation that fits two devices names neither.
+        if len(found) != 1:
             break
-        selected.append(device)
+        if found[0] in selected:
+            return ()
+        selected += found
     return tuple(selected)
 
 
@@ -93,57 +141,68 @@ def pin_first_board(environment: MutableMapping[str, str] = os.environ) -> None:
 
 def _first_device(board: Board) -> Board:
     """Return the board, or in MIG mode its first instance."""
-    instances = mig_uuids(board)
-    return dataclasses.replace(board, mig_uuid=instances[0]) if instances else board
+    return dataclasses.replace(board, mig_uuid=board.instances[0]) if board.instances else board
 
 
-def _find(entry: str, present: Sequence[Board]) -> Board | None:
-    """Return the device that an entry names, or ``None``."""
-    if entry.isdecimal():
-        return _first_device(present[int(entry)]) if int(entry) < len(present) else None
+def _by_index(entry: str, present: Sequence[Board]) -> list[Board]:
+    index = _INDEX.match(entry)
+    if index is None or int(index[1]) not in range(len(present)):
+        return []
+    return [_first_device(present[int(index[1])])]
+
+
+def _by_uuid(entry: str, present: Sequence[Board]) -> list[Board]:
+    if not entry.startswith("GPU-"):
+        return []
+    return [_first_device(board) for board in present if board.uuid.startswith(entry)]
+
+
+def _by_instance(entry: str, present: Sequence[Board]) -> list[Board]:
     if entry.startswith("MIG-GPU-"):
         # The form of drivers before 470: MIG-GPU-<uuid of the board>/<instance>/<slice>.
         uuid = entry.removeprefix("MIG-").split("/")[0]
-        found = [dataclasses.replace(b, mig_uuid=entry) for b in present if b.uuid == uuid]
-    elif entry.startswith("MIG-"):
-        found = [
-            dataclasses.replace(board, mig_uuid=instance)
-            for board in present
-            for instance in mig_uuids(board)
-            if instance.startswith(entry)
-        ]
-    elif entry.startswith("GPU-"):
-        found = [_first_device(board) for board in present if board.uuid.startswith(entry)]
-    else:
-        found = []
-    # An abbreviation that fits two devices names neither.
-    return found[0] if len(found) == 1 else None
+        return [dataclasses.replace(b, mig_uuid=entry) for b in present if b.uuid == uuid]
+    if not entry.startswith("MIG-"):
+        return []
+    return [
+        dataclasses.replace(board, mig_uuid=instance)
+        for board in present
+        for instance in board.instances
+        if instance.startswith(entry)
+    ]
 
 
-def _cuda_order(present: Sequence[Board]) -> Sequence[Board]:
-    """Return the boards as CUDA numbers them by default: the fastest first.
+_FORMS = ((_INDEX, _by_index), (re.compile("GPU-"), _by_uuid), (re.compile("MIG-"), _by_instance))
 
-    Boards of one kind keep the order of their bus ids. Where they differ only CUDA knows.
+
+def cuda_bus_ids(environment: Mapping[str, str]) -> list[str]:
+    """Return the PCI bus ids of the devices that CUDA shows a process, in its order.
+
+    Raises:
+        NvmlError: CUDA does not answer.
     """
-    if len({board.name for board in present}) <= 1:
-        return present
-    environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    command = [sys.executable, "-c", _ASK_CUDA]
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _ASK_CUDA],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_ASK_TIMEOUT_S,
-            check=True,
+            command, env=environment, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S
         )
     except (subprocess.SubprocessError, OSError) as error:
+        answer = subprocess.CompletedProcess(command, 1, "", str(error))
+    if answer.returncode != 0:
         raise NvmlError(
-            "the machine has boards of different kinds and CUDA does not say how it numbers "
-            f"them ({error}): set CUDA_DEVICE_ORDER=PCI_BUS_ID or select by GPU- identifiers"
-        ) from error
-    by_bus_id = {bus_address(board.pci_bus_id): board for board in present}
-    return [by_bus_id[bus_address(line)] for line in answer.stdout.split()]
+            f"CUDA does not say how it numbers its devices ({answer.stderr.strip()}): select "
+            "boards by GPU- identifiers, or, where NVML describes all, set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        )
+    return answer.stdout.split()
+
+
+def _in_order(boards: Sequence[Board], bus_ids: Sequence[str]) -> tuple[Board, ...]:
+    by_address = {bus_address(board.pci_bus_id): board for board in boards}
+    unknown = [bus_id for bus_id in bus_ids if bus_address(bus_id) not in by_address]
+    if unknown:
+        raise NvmlError(f"CUDA uses the boards at {', '.join(unknown)}, which NVML does not show")
+    return tuple(by_address[bus_address(bus_id)] for bus_id in bus_ids)
 
 
 def bus_address(pci_bus_id: str) -> tuple[int, int, int]:

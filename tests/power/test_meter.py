@@ -70,7 +70,9 @@ def test_boards_are_added_up_and_none_is_read_for_another(machine, count):
 
 def test_only_the_chosen_boards_are_measured(machine, monkeypatch):
     simulation = machine(*(SimulatedBoard(curve=Constant(100.0 * (i + 1))) for i in range(3)))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{simulation.boards[2].uuid},0")
+    monkeypatch.setenv(
+        "CUDA_VISIBLE_DEVICES", f"{simulation.boards[2].uuid},{simulation.boards[0].uuid}"
+    )
     with EnergyMeter() as meter:
         assert [board.index for board in meter.boards] == [2, 0]
     with EnergyMeter(gpus=[1]) as meter:
@@ -198,6 +200,31 @@ def test_without_a_gpu_the_energy_is_an_estimate_and_says_so(monkeypatch, select
     assert math.isnan(reading.counter_j) and math.isnan(reading.carbon.gpu_kwh)
     assert reading.reason  # why no GPU was measured
     assert meter.no_gpu_reason == reading.reason
+
+
+@pytest.mark.parametrize(
+    "simulation",
+    [
+        Simulation(boards=[SimulatedBoard(reset_required=True)]),
+        Simulation(boards=[], library_missing=True, device_files=("/dev/nvidia0",)),
+        Simulation(boards=[SimulatedBoard(name="A", reset_required=True), SimulatedBoard()]),
+    ],
+    ids=["not described", "library missing", "one of two"],
+)
+def test_boards_that_are_there_and_cannot_be_described_leave_the_energy_missing(
+    monkeypatch, simulation
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with simulated(simulation), EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.1)
+    reading = window.reading
+    assert math.isnan(reading.energy_j) and reading.source == names.SOURCE_NONE
+    assert reading.reason == meter.no_gpu_reason != ""
+    # The same of a process that is told to use none of them is an estimate.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with simulated(simulation), EnergyMeter() as meter, meter.window("work") as window:
+        time.sleep(0.1)
+    assert window.reading.source == names.SOURCE_ESTIMATE
 
 
 def test_estimates_of_neighbouring_windows_add_up():

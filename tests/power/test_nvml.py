@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+from collections.abc import Callable
 
 import pynvml
 import pytest
@@ -20,7 +23,7 @@ def only_board():
         context = simulated(Simulation(boards=[board], clock=clock or VirtualClock()))
         context.__enter__()
         contexts.append(context)
-        (found,) = nvml.boards()
+        (found,) = nvml.list_boards().boards
         return found
 
     yield make
@@ -90,17 +93,61 @@ def test_a_dead_connection_is_ended_as_often_as_anybody_started_it(only_board):
     with pytest.raises(nvml.NvmlError, match="[Uu]ninitialized"):
         board.power_w()
     assert board.power_w() > 0
-    assert len(nvml.boards()) == 1
+    assert len(nvml.list_boards().boards) == 1
 
 
 def test_a_board_that_does_not_answer_is_left_out_and_the_others_are_not(caplog):
     boards = [SimulatedBoard(), SimulatedBoard(reset_required=True), SimulatedBoard()]
     with simulated(Simulation(boards=boards, clock=VirtualClock())):
-        assert [board.index for board in nvml.boards()] == [0, 2]
+        assert [board.index for board in nvml.list_boards().boards] == [0, 2]
     assert "GPU 1 is left out, NVML cannot describe it: GPU requires restart" in caplog.text
     alone = Simulation(boards=[SimulatedBoard(reset_required=True)], clock=VirtualClock())
     with simulated(alone), pytest.raises(nvml.NvmlError, match="GPU 0 is left out"):
-        nvml.boards()
+        nvml.list_boards()
+
+
+def in_a_fork(work: Callable[[], object]) -> str:
+    """Return what `work` says in a forked child."""
+    end, beginning = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # never let pytest go on in the child
+        try:
+            answer = str(work())
+        except BaseException as error:
+            answer = repr(error)
+        os.write(beginning, answer.encode())
+        os._exit(0)
+    os.close(beginning)
+    os.waitpid(pid, 0)
+    with os.fdopen(end) as stream:
+        return stream.read()
+
+
+def test_a_forked_child_connects_anew(only_board):
+    board = only_board(SimulatedBoard(curve=Constant(123.0)))
+    assert board.power_w() == 123.0
+
+    def work() -> list[float]:
+        return [found.power_w() for found in nvml.list_boards().boards]
+
+    with nvml._lock:  # as a thread that samples may at this moment
+        assert in_a_fork(work) == "[123.0]"
+
+
+def test_whether_there_is_a_board_is_told_apart_from_whether_it_can_be_listed(monkeypatch):
+    with simulated(Simulation(library_missing=True)), pytest.raises(nvml.NoBoardsError):
+        nvml.list_boards()
+    hidden = Simulation(library_missing=True, device_files=("/dev/nvidia0", "/dev/nvidia1"))
+    with simulated(hidden), pytest.raises(nvml.NvmlError) as caught:
+        nvml.list_boards()
+    assert not isinstance(caught.value, nvml.NoBoardsError)
+    assert "/dev/nvidia0, /dev/nvidia1 are there" in str(caught.value)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with (
+        simulated(Simulation()),
+        pytest.raises(nvml.NoBoardsError, match="nvidia-ml-py is missing"),
+    ):
+        nvml.list_boards()
 
 
 def test_a_refusal_does_not_cost_the_handle(only_board):

@@ -38,7 +38,7 @@ class Bench:
         self.clock = clock
         self.board = board
         self.ticks = 0
-        self.trace = BoardTrace(nvml.boards()[0], clock)
+        self.trace = BoardTrace(nvml.list_boards().boards[0], clock)
 
     def run(self, seconds: float) -> None:
         """Let time pass, with samples on the way."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Mapping
+
 import pytest
 from simulated_nvml import SimulatedBoard, Simulation, simulated
 
 from green_screen.power import nvml
-from green_screen.power.visible import bus_address, pin_first_board, visible_boards
+from green_screen.power.visible import bus_address, cuda_bus_ids, pin_first_board, visible_boards
 
 UUIDS = tuple(f"GPU-{i}{i}{i}{i}0000-aaaa-bbbb-cccc-ddddeeeeffff" for i in range(8))
 
@@ -34,6 +38,25 @@ def indices(selection: str | None, **environment: str) -> list[int]:
         ("0", [0]),
         ("3,1", [3, 1]),
         ("3, 1", [3, 1]),
+        (" 3", [3]),
+        ("+3", [3]),
+        ("03", [3]),
+        ("-0,1", [0, 1]),
+        ("0x3", [0]),  # of an index the leading digits count
+        ("3rd,1st", [3, 1]),
+        ("0,0", []),  # named twice, none is shown
+        ("2,1,2", []),
+        ("0,00", []),
+        ("0,9,0", [0]),  # the list has ended before
+        ("0,", [0]),
+        (",0", []),
+        ("0,,1", [0]),
+        ("all", []),
+        ("9", []),
+        (f"0,{UUIDS[5]}", [0]),  # the first entry says of which form they are
+        (f"{UUIDS[5]},0", [5]),
+        (f"{UUIDS[5]},{UUIDS[5][:8]}", []),
+        ("gpu-5555", []),
         ("2,9,1", [2]),  # CUDA stops at the first that does not exist
         ("2,-1,1", [2]),
         ("nonsense", []),
@@ -57,12 +80,17 @@ def fast_and_slow() -> Simulation:
     )
 
 
+def slow_last(environment: Mapping[str, str]) -> list[str]:
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+    return ["0000:3b:00.0", "0000:05:00.0"]
+
+
 def test_indices_count_in_the_order_that_cuda_uses():
     with simulated(fast_and_slow()):
-        by_speed = visible_boards({"CUDA_VISIBLE_DEVICES": "0"}, lambda boards: boards[::-1])
+        by_speed = visible_boards({"CUDA_VISIBLE_DEVICES": "0"}, slow_last)
         by_bus = visible_boards(
             {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
-            lambda boards: boards[::-1],
+            slow_last,
         )
     assert [board.name for board in by_speed] == ["NVIDIA H200"]
     assert [board.name for board in by_bus] == ["NVIDIA T4"]
@@ -97,13 +125,77 @@ def test_a_mig_instance_is_measured_by_its_parent_board_and_says_so(selection, i
     with simulated(Simulation(boards=[board, SimulatedBoard()])):
         environment = {} if selection is None else {"CUDA_VISIBLE_DEVICES": selection}
         (found,) = visible_boards(environment)
-    assert (found.index, found.mig_uuid, found.mig_instances) == (0, instance, 2)
+    assert (found.index, found.mig_uuid, len(found.instances)) == (0, instance, 2)
     assert f"parent board of {instance}" in found.label
 
 
 def test_unknown_mig_instance_shows_nothing():
     with simulated(Simulation(boards=[SimulatedBoard(mig=("MIG-aaaa",))])):
         assert visible_boards({"CUDA_VISIBLE_DEVICES": "MIG-cccc"}) == ()
+
+
+def one_of_three_is_lost() -> Simulation:
+    boards = [SimulatedBoard(), SimulatedBoard(reset_required=True), SimulatedBoard()]
+    return Simulation(boards=boards)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [(["0000:10:00.0", "0000:12:00.0"], [0, 2]), (["0000:12:00.0"], [2])],
+)
+@pytest.mark.parametrize("order", ["PCI_BUS_ID", "FASTEST_FIRST"])
+def test_where_a_board_cannot_be_described_cuda_says_what_it_shows(shown, expected, order):
+    with simulated(one_of_three_is_lost()):
+        found = visible_boards({"CUDA_DEVICE_ORDER": order}, lambda environment: shown)
+    assert [board.index for board in found] == expected
+
+
+def test_a_board_that_cuda_uses_and_nvml_does_not_describe_is_no_energy_of_others():
+    everything = ["0000:10:00.0", "0000:11:00.0", "0000:12:00.0"]
+    with simulated(one_of_three_is_lost()) as simulation:
+        with pytest.raises(nvml.NvmlError, match="0000:11:00.0, which NVML does not show"):
+            visible_boards({}, lambda environment: everything)
+        with pytest.raises(nvml.NvmlError, match="may name a board .* GPU 1 is left out"):
+            visible_boards({"CUDA_VISIBLE_DEVICES": simulation.boards[1].uuid})
+        with pytest.raises(nvml.NvmlError, match="CUDA does not say"):
+            visible_boards({"CUDA_VISIBLE_DEVICES": "0"})  # there is no libcuda here
+
+
+@pytest.mark.parametrize("optimize", ["", "1", "2"])
+def test_cuda_is_asked_whether_or_not_python_leaves_assertions_out(tmp_path, optimize):
+    """A libcuda of two devices, compiled here: of which this process shows the second alone."""
+    source = tmp_path / "libcuda.c"
+    source.write_text(_LIBCUDA, encoding="utf-8")
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to make a stand-in for libcuda with")
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True
+    )
+    environment = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONOPTIMIZE": optimize}
+    assert cuda_bus_ids(environment) == ["0000:3B:00.0", "0000:05:00.0"]
+    assert cuda_bus_ids({**environment, "NO_DEVICE": "1"}) == []
+    with pytest.raises(nvml.NvmlError, match="cuInit answers 999"):
+        cuda_bus_ids({**environment, "BROKEN": "1"})
+
+
+_LIBCUDA = """
+#include <stdio.h>
+#include <stdlib.h>
+static int started;
+int cuInit(unsigned flags) {
+    if (getenv("NO_DEVICE")) return 100;
+    if (getenv("BROKEN")) return 999;
+    started = 1;
+    return 0;
+}
+int cuDeviceGetCount(int *count) { if (!started) return 3; *count = 2; return 0; }
+int cuDeviceGetPCIBusId(char *text, int size, int device) {
+    if (!started) return 3;
+    snprintf(text, size, "%s", device ? "0000:05:00.0" : "0000:3B:00.0");
+    return 0;
+}
+"""
 
 
 def test_bus_ids_are_compared_by_their_numbers():

@@ -213,15 +213,29 @@ class VirtualClock:
 
 @dataclass
 class Simulation:
-    """The boards of a machine."""
+    """The boards of a machine.
+
+    A process that is forked has the connection of its parent, which does not work there: as NVML
+    does, it answers "uninitialized" until the library has been ended as often as started.
+
+    Attributes:
+        boards: In NVML's order.
+        clock: Seconds.
+        library_missing: Whether there is no NVML.
+        device_files: What the driver shows under /dev.
+        calls: How often each reading was asked for.
+        starts: How often the library was started, less how often it was ended.
+    """
 
     boards: list[SimulatedBoard] = field(default_factory=lambda: [SimulatedBoard()])
     clock: Callable[[], float] = time.perf_counter
     library_missing: bool = False
+    device_files: tuple[str, ...] = ()
     calls: dict[str, int] = field(default_factory=dict)
     starts: int = 0
     # How often each board's driver had been loaded when NVML was last started anew.
     _loads: dict[str, int] = field(default_factory=dict)
+    _connected_pid: int = 0
 
     def __post_init__(self) -> None:
         for index, board in enumerate(self.boards):
@@ -237,7 +251,13 @@ class Simulation:
                 **dataclasses.asdict(board.curve),
             }
             boards.append(content)
-        return json.dumps({"boards": boards, "library_missing": self.library_missing})
+        return json.dumps(
+            {
+                "boards": boards,
+                "library_missing": self.library_missing,
+                "device_files": self.device_files,
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Simulation:
@@ -247,7 +267,11 @@ class Simulation:
             curve = board.pop("curve")
             board = {k: _tuples(v) for k, v in board.items()}
             boards.append(SimulatedBoard(curve=_CURVES[curve.pop("kind")](**curve), **board))
-        return cls(boards=boards, library_missing=content["library_missing"])
+        return cls(
+            boards=boards,
+            library_missing=content["library_missing"],
+            device_files=tuple(content["device_files"]),
+        )
 
     # What pynvml's functions answer. A handle is (uuid, loads of the driver when NVML was started).
     # NVML counts its starts: only the first connects to the driver, and only as many ends as there
@@ -262,10 +286,12 @@ class Simulation:
                 if any(start <= now < end for start, end in board.driver_restarts):
                     raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
             self._loads = {board.uuid: board.driver_loads(now) for board in self.boards}
+            self._connected_pid = os.getpid()
         self.starts += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
-        self._require_start()
+        if self.starts == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
         self.starts -= 1
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
@@ -371,7 +397,7 @@ class Simulation:
         return instances[slot], handle[1]
 
     def _require_start(self) -> None:
-        if self.starts == 0:
+        if self.starts == 0 or self._connected_pid != os.getpid():
             raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
 
     def _board(self, handle: tuple[str, int], function: str) -> SimulatedBoard:
@@ -382,7 +408,8 @@ class Simulation:
         (board,) = (b for b in self.boards if b.uuid == uuid)
         if any(start <= now < end for start, end in (*board.lost, *board.driver_restarts)):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-        if self.starts == 0 or loads != board.driver_loads(now):
+        self._require_start()
+        if loads != board.driver_loads(now):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_UNINITIALIZED)
         if function in board.unsupported:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -399,12 +426,14 @@ def install(simulation: Simulation) -> dict[str, Any]:
     before = {name: getattr(pynvml, name) for name in _FUNCTIONS}
     for name in _FUNCTIONS:
         setattr(pynvml, name, getattr(simulation, name))
+    nvml.device_files = lambda: list(simulation.device_files)
     return before
 
 
 @contextmanager
 def simulated(simulation: Simulation) -> Iterator[Simulation]:
     """Have the simulation behind pynvml while the block runs."""
+    device_files = nvml.device_files
     before = install(simulation)
     nvml._handles.clear()
     try:
@@ -413,6 +442,7 @@ def simulated(simulation: Simulation) -> Iterator[Simulation]:
         nvml._handles.clear()
         for name, function in before.items():
             setattr(pynvml, name, function)
+        nvml.device_files = device_files
 
 
 def child_environment(simulation: Simulation, folder: Path) -> Mapping[str, str]:
