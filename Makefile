@@ -21,7 +21,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep study status ui test lint format notebooks lock clean
+.PHONY: help setup sweep study status ui test test-slow test-all lint format notebooks lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,8 +57,15 @@ else
 endif
 
 # A third process uses the cores while tests of servers and faults wait; tests/conftest.py has the order.
-test: setup ## All tests
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test: setup ## The tests without the slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: setup ## The slow tests: servers, clusters, faults, notebooks
+	$(PYTEST) -m slow
+
+test-all: test test-slow ## All tests
 
 lint: setup ## ruff and mypy, as CI runs them
 	$(PY) -m ruff check .

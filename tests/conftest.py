@@ -12,30 +12,38 @@ import pytest
 for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(variable, None)
 
-# The files that take longest, the longest first. With `--no-loadscope-reorder` they are started in
-# this order: one of them started last would leave the other processes idle.
+# What takes long, the longest first: `make test-all` runs all tests, `make test` those that are not
+# marked `slow`. With `--no-loadscope-reorder` files are started in this order: one of them started
+# last would leave the other processes idle.
 _FOLDER = Path(__file__).parent
-SLOW_FILES = [
+SLOW = [
     _FOLDER / name
     for name in (
+        # Real clusters, servers, deployments; kills, outages and full disks.
         "sweep/test_faults_of_the_server.py",
-        "analysis/test_notebooks.py",
         "cluster/test_deployment.py",
         "cluster/test_ray.py",
+        "analysis/test_notebooks.py",
         "cluster/test_tracking_server.py",
+        "cluster/test_slurm.py",
         "sweep/test_faults_of_children.py",
         "sweep/test_faults_of_the_parent.py",
+        "power/test_energy_accuracy.py",
+        "test_readme_examples.py",
+    )
+]
+LONG = [
+    _FOLDER / name
+    for name in (
         "training/test_run.py",
         "network/test_quantization.py",
         "network/test_precision.py",
         "network/test_jit_compilation.py",
         "executors/test_local.py",
-        "power/test_energy_accuracy.py",
         "data/test_augmentation.py",
         "analysis/test_analyze.py",
         "registry/test_registry.py",
         "data/test_pipeline.py",
-        "test_readme_examples.py",
         "tracking/test_tracking.py",
     )
 ]
@@ -65,7 +73,11 @@ def store(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow files first; the others keep their order."""
-    assert all(path.is_file() for path in SLOW_FILES), "SLOW_FILES names a file that is gone"
-    place = {path: number for number, path in enumerate(SLOW_FILES)}
+    """Mark the slow files and put them first, then the long ones; the others keep their order."""
+    first = [*SLOW, *LONG]
+    assert all(path.is_file() for path in first), "SLOW or LONG names a file that is gone"
+    place = {path: number for number, path in enumerate(first)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+    for item in items:
+        if item.path in SLOW:
+            item.add_marker("slow")

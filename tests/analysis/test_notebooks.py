@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
+from waiting import until
 
 from green_screen import tracking
 from green_screen.registry import registry
@@ -74,7 +74,6 @@ class Store:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=500,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
@@ -144,32 +143,29 @@ def test_the_champion_is_served_over_http(store: Store, champion: str) -> None:
         start_new_session=True,
     )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/ping", server)
+        until(lambda: _answers(f"http://127.0.0.1:{port}/ping", server))
         images = np.full((1, IMAGE_SIZE, IMAGE_SIZE, 3), 128, np.uint8)
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations",
             json.dumps({"inputs": images.tolist()}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request) as answer:
             probabilities = np.array(json.load(answer)["predictions"])
         assert probabilities.shape == (1, 10)
         assert probabilities.sum() == pytest.approx(1, abs=1e-3)
     finally:
         os.killpg(server.pid, 15)
-        server.wait(timeout=60)
+        server.wait()
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], timeout_s: float = 300.0) -> None:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        assert server.poll() is None, f"the server ended with status {server.returncode}"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise AssertionError(f"{url} did not answer within {timeout_s:.0f} s")
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    assert server.poll() is None, f"the server ended with status {server.returncode}"
+    try:
+        with urllib.request.urlopen(url):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

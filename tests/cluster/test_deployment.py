@@ -35,7 +35,7 @@ def run_script(script: str, folder: Path, environment: dict[str, str]) -> str:
         start_new_session=True,
     )
     try:
-        output, _ = shell.communicate(timeout=400)
+        output, _ = shell.communicate()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

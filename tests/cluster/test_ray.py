@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import servers
 import trainers
 from mlflow.entities import Run
 from ray.cluster_utils import Cluster
+from waiting import until
 
 from benchmarks.simulated_training import EPOCH_METRICS, TRAIN
 from green_screen import names
@@ -32,7 +32,6 @@ from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.design import make_plan
 
 WAITING = "trainers:train_when_released"
-LIMIT_S = 240.0
 # The smallest store that Ray takes; a job is about 1 kB.
 NODE = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 * 2**20}
 
@@ -59,18 +58,9 @@ def executor(cluster: Cluster) -> Iterator[RayExecutor]:
         yield executor
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {LIMIT_S:g} s: {what}"
-        time.sleep(0.5)
-
-
 def collect(executor: RayExecutor, count: int) -> dict[int, JobResult]:
     results: list[JobResult] = []
-    deadline = time.monotonic() + LIMIT_S
     while len(results) < count:
-        assert time.monotonic() < deadline, f"{len(results)} of {count} jobs ended"
         results += executor.wait(1.0)
     return {result.job.position: result for result in results}
 
@@ -160,7 +150,7 @@ def test_a_cluster_without_nodes_is_not_waited_for_for_ever(
         assert executor.slots == 1
         cluster.remove_node(node)
         with pytest.raises(CampaignError, match="no node for a job for 2 s: the same command"):
-            until(lambda: bool(executor.wait(0.5)), "the cluster is given up")
+            until(lambda: bool(executor.wait(0.5)))
     assert "waiting up to 2 s for one" in caplog.text
 
 
@@ -169,10 +159,10 @@ def test_closing_leaves_no_child_behind(cluster: Cluster, make_job: Callable[...
     with RayExecutor(address=cluster.address, preload=PRELOAD_TRACKING) as executor:
         for job in jobs:
             executor.submit(job)
-        until(lambda: all("pid" in run_of(job).data.tags for job in jobs), "both jobs started")
+        until(lambda: all("pid" in run_of(job).data.tags for job in jobs))
     pids = [int(run_of(job).data.tags["pid"]) for job in jobs]
     # That the runs end as KILLED is for the campaign to see to: below, by SIGTERM.
-    until(lambda: not any(map(psutil.pid_exists, pids)), "both processes ended")
+    until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
 def options_for(cluster: Cluster, **changes: Any) -> SweepOptions:
@@ -221,7 +211,7 @@ def test_a_campaign_survives_the_loss_of_a_node(
 
     def kill_node() -> None:
         # Each node has two slots: of three runs under way one at least is on the doomed node.
-        until(lambda: len(waiting(store)) >= 3, "three runs under way")
+        until(lambda: len(waiting(store)) >= 3)
         # Ray's processes end with the raylet, but on a node that is lost nothing goes on.
         raylet = doomed.all_processes["raylet"][0].process.pid
         processes = psutil.Process(raylet).children(recursive=True)
@@ -232,7 +222,7 @@ def test_a_campaign_survives_the_loss_of_a_node(
         release.touch()
 
     with RayExecutor(address=cluster.address, preload=PRELOAD_TRACKING) as executor:
-        killer = threading.Thread(target=kill_node)
+        killer = threading.Thread(target=kill_node, daemon=True)
         killer.start()
         parent = mlflow.get_run(run_sweep(options, trainer=WAITING, executor=executor))
         killer.join()
@@ -269,9 +259,9 @@ with RayExecutor(address={cluster.address!r}, preload={PRELOAD_TRACKING!r}) as e
     run_sweep({options!r}, trainer={WAITING!r}, executor=executor)
 """
     campaign = subprocess.Popen([sys.executable, "-c", script])
-    until(lambda: len(waiting(store)) == 2, "two runs under way")
+    until(lambda: len(waiting(store)) == 2)
     campaign.send_signal(signal.SIGTERM)
-    assert campaign.wait(LIMIT_S) != 0
+    assert campaign.wait() != 0
     (parent,) = mlflow.search_runs(
         search_all_experiments=True,
         filter_string=f"tags.`{names.TAG_KIND}` = '{names.KIND_SWEEP}'",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +35,10 @@ class Driven:
 
     process: subprocess.Popen[str]
 
-    def end(self, limit_s: float = 300.0) -> tuple[int, str]:
+    def end(self) -> tuple[int, str]:
         """Wait for it; return its exit status and what it printed."""
-        output, _ = self.process.communicate(timeout=limit_s)
+        output, _ = self.process.communicate()
         return self.process.returncode, output
-
-
-def until(condition: Callable[[], bool], limit_s: float = 240.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s} s"
-        time.sleep(0.05)
 
 
 def sweep_parents() -> list[Run]:

@@ -10,9 +10,11 @@ import ctypes
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+import waiting
+from simulated_nvml import bracketed
 
 from green_screen import names
 from green_screen.options import TrainOptions
@@ -21,7 +23,6 @@ from green_screen.space import TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 
 FAULTY_RUN = 2
-STUCK_S = 600.0
 
 
 def count_run() -> int:
@@ -67,6 +68,11 @@ def strike(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> Non
     go_on(options, run)
 
 
+def say_that_it_waits() -> None:
+    """Leave the file ``waiting``."""
+    (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
+
+
 def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -81,10 +87,12 @@ def abort() -> None:
 
 
 def hang() -> None:
-    time.sleep(STUCK_S)
+    say_that_it_waits()
+    waiting.for_ever()
 
 
 def hang_in_native_code() -> None:
+    say_that_it_waits()
     # A mutex locked twice waits for ever, and until it returns Python handles no signal.
     mutex = ctypes.create_string_buffer(64)
     for _ in range(2):
@@ -114,16 +122,6 @@ def complain_at_length() -> None:
     raise ValueError("x" * 200_000)
 
 
-def wait_to_be_ended() -> None:
-    (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
-    hang()
-
-
-def wait_in_native_code() -> None:
-    (Path(os.environ["FAULT_FOLDER"]) / "waiting").touch()
-    hang_in_native_code()
-
-
 def refuse() -> None:
     raise ValueError("this configuration cannot be trained")
 
@@ -141,8 +139,6 @@ FAULTS = {
         exit_silently,
         exit_as_if_lost,
         complain_at_length,
-        wait_to_be_ended,
-        wait_in_native_code,
         refuse,
     )
 }
@@ -155,32 +151,28 @@ def always_refuse(config: TrainingConfig, options: TrainOptions, run: RunLogger)
 def until_told(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
     """Train once ``on`` is there and end once ``go`` is; ``logged`` says that all has been."""
     folder = Path(os.environ["FAULT_FOLDER"])
-
-    def wait_for(name: str) -> None:
-        while not (folder / name).exists():
-            time.sleep(0.05)
-
     begin(config, run)
     (folder / "begun").touch()
-    wait_for("on")
-    go_on(options, run, before_last=lambda: wait_for("go"))
+    waiting.until((folder / "on").exists)
+    go_on(options, run, before_last=lambda: waiting.until((folder / "go").exists))
     (folder / "logged").touch()
 
 
 def tell_process(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
-    """Log what the process was given, and stay long enough to share the host."""
+    """Log what the process was given."""
     begin(config, run)
     run.tags({"cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES")})
-    time.sleep(1.0)
     go_on(options, run)
 
 
-def meter(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
-    """Measure a second with the boards that the process was given."""
-    with EnergyMeter() as meter, meter.window("a second") as window:
-        time.sleep(1.0)
-    reading = window.reading
-    run.metrics({"metered_j": reading.counter_j, "metered_s": reading.seconds})
+def meter_together(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Measure a window with the boards that the process was given; two runs are under way in it."""
+    with EnergyMeter() as meter, bracketed(meter.window("together")) as (window, edges):
+        count_run()
+        runs = Path(os.environ["FAULT_FOLDER"]) / "runs"
+        waiting.until(lambda: runs.stat().st_size >= 2)
+    run.metrics({"metered_j": window.reading.counter_j})
+    run.metrics({"shortest_s": edges.shortest_s, "longest_s": edges.longest_s})
     run.tags({"metered": ", ".join(board.uuid for board in meter.boards)})
     tell_process(config, options, run)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from waiting import until
 
 POSTGRES_USER = "postgres"
 # The processes that the server starts for jobs would take seconds of a test.
@@ -78,7 +80,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
     running = PostgreSQL(folder, free_port())
     data = folder / "data"
-    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-t", "120"]
+    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-t", "1500"]
     settings = f"-k {folder} -p {running.port} -c listen_addresses=127.0.0.1 -c fsync=off"
     try:
         call(str(binaries / "initdb"), "-D", str(data), "-U", POSTGRES_USER, "-A", "trust", "-N")
@@ -103,7 +105,6 @@ def mlflow_server(
     folder: Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
-    start_limit_s: float = 180.0,
 ) -> Iterator[str]:
     """Run ``mlflow server`` on loopback over `store` and a local artifact store; yield its URL."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,29 +124,19 @@ def mlflow_server(
             start_new_session=True,
         )
         try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}", server, log, start_limit_s)
+            until(lambda: _is_healthy(f"http://127.0.0.1:{port}", server, log))
             yield f"http://127.0.0.1:{port}"
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, 15)
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, 9)
-                server.wait()
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
-def _wait_until_healthy(
-    url: str, server: subprocess.Popen[bytes], log: Path, limit_s: float
-) -> None:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        assert server.poll() is None, f"mlflow server ended:\n{log.read_text()[-4000:]}"
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            if urllib.request.urlopen(f"{url}/health", timeout=5).status == 200:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"mlflow server did not answer in {limit_s} s:\n{log.read_text()[-4000:]}")
+def _is_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> bool:
+    assert server.poll() is None, f"mlflow server ended:\n{log.read_text()[-4000:]}"
+    with contextlib.suppress(OSError, urllib.error.URLError):
+        return bool(urllib.request.urlopen(f"{url}/health").status == 200)
+    return False
 
 
 class Gate:

@@ -26,20 +26,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
 from green_screen.power import nvml
 
 VARIABLE = "SIMULATED_NVML"
+T = TypeVar("T")
 
 
 @dataclass
@@ -209,6 +211,31 @@ class VirtualClock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+@dataclass
+class Edges:
+    """The least and the most time that a window may hold: between its edges, and around them."""
+
+    shortest_s: float = math.nan
+    longest_s: float = math.nan
+
+    def holds(self, energy_j: float, power_w: float, update_s: float = 0.1) -> bool:
+        """Whether a counter, renewed every `update_s`, may have moved so much at this power."""
+        least_s, most_s = self.shortest_s - update_s, self.longest_s + update_s
+        return least_s * power_w - 0.01 <= energy_j <= most_s * power_w + 0.01
+
+
+@contextmanager
+def bracketed(window: AbstractContextManager[T]) -> Iterator[tuple[T, Edges]]:
+    """Enter a window and measure around it what it may measure, on however slow a machine."""
+    edges = Edges()
+    before_s = time.perf_counter()
+    with window as entered:
+        begun_s = time.perf_counter()
+        yield entered, edges
+        edges.shortest_s = time.perf_counter() - begun_s
+    edges.longest_s = time.perf_counter() - before_s
 
 
 @dataclass

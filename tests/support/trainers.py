@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
+
+import waiting
 
 from benchmarks import simulated_training
 from green_screen.options import TrainOptions
@@ -36,7 +37,7 @@ def crash(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
 def wait(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
     """Log where it runs, then wait to be ended."""
     run.tags({"pid": os.getpid()})
-    time.sleep(600)
+    waiting.for_ever()
 
 
 # The path of a file, in the environment; while it is missing, `train_when_released` waits.
@@ -46,8 +47,7 @@ RELEASE = "CLUSTER_TEST_RELEASE"
 def train_when_released(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
     """Log that it waits, then log like a training once the test allows it."""
     run.tags({"waiting": "true"})
-    while not Path(os.environ[RELEASE]).exists():
-        time.sleep(0.1)
+    waiting.until(Path(os.environ[RELEASE]).exists)
     simulated_training.train(config, options, run)
 
 
@@ -56,6 +56,5 @@ def train_together(config: TrainingConfig, options: TrainOptions, run: RunLogger
     release = Path(os.environ[RELEASE])
     here = release.with_name(f"here-{os.getpid()}")
     here.touch()
-    while len(list(release.parent.glob("here-*"))) < 8:
-        time.sleep(0.05)
+    waiting.until(lambda: len(list(release.parent.glob("here-*"))) == 8)
     simulated_training.train(config, options, run)

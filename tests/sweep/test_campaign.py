@@ -5,17 +5,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from campaigns import (
-    STRIKE,
-    assert_complete,
-    by_status,
-    children,
-    small,
-    summary,
-    sweep_parents,
-    until,
-)
+from campaigns import STRIKE, assert_complete, by_status, children, small, summary, sweep_parents
 from mlflow.tracking import MlflowClient
+from waiting import until
 
 from green_screen import names, tracking
 from green_screen.executors.executor import CampaignError

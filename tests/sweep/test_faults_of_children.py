@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
-import time
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ from typing import Any
 import mlflow
 import pytest
 from campaigns import STRIKE, assert_complete, by_status, children, small
+from faulty_trainers import FAULTY_RUN
 
 from green_screen import names
 from green_screen.executors.executor import Outcome
 from green_screen.executors.local import PRELOAD_TRACKING, LocalExecutor, _Active
 from green_screen.executors.outcome import exit_outcome
 from green_screen.sweep.campaign import run_sweep
-
-pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize(
@@ -60,22 +59,44 @@ def test_a_child_that_dies(
     assert_complete(parent_id, options)
 
 
+class LimitOfTheStuck(LocalExecutor):
+    """Lets the time limit of a run strike once it hangs, however long it took to come so far.
+
+    Attributes:
+        deadlines: Those that the run has had.
+    """
+
+    def __init__(self, waiting: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.deadlines: set[float] = set()
+        self._waiting = waiting
+
+    def _next_limit(self, active: _Active) -> float:
+        if active.job.position != FAULTY_RUN - 1:
+            return math.inf
+        self.deadlines.add(active.deadline)
+        return super()._next_limit(active) if self._waiting.exists() else math.inf
+
+
 @pytest.mark.parametrize("fault", ["hang", "hang_in_native_code"])
-def test_a_child_that_hangs(store: str, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_a_child_that_hangs(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     monkeypatch.setenv("FAULT", fault)
-    # The cool-down comes on top, but where there is nothing to wait for it gives no time away.
-    options = small(n_runs=2, time_limit_s=12.0, cooldown_timeout_s=300.0)
-    executor = LocalExecutor(preload=PRELOAD_TRACKING, grace_s=4.0)
-    started = time.monotonic()
+    options = small(n_runs=2, time_limit_s=12.0, cooldown_timeout_s=1000.0)
+    waiting = tmp_path / "waiting"
+    executor = LimitOfTheStuck(waiting, preload=PRELOAD_TRACKING, grace_s=4.0)
     parent_id = run_sweep(options, trainer=STRIKE, executor=executor)
 
-    assert time.monotonic() - started < 200.0
+    # The cool-down comes on top, until the child says that there was nothing to wait for.
+    assert len(executor.deadlines) == 2
     assert by_status(parent_id, "FINISHED") == [0, 2]
     (run,) = [run for run in children(parent_id) if run.info.status != "FINISHED"]
     assert run.info.status == "KILLED"
     assert run.data.tags[names.TAG_FAILURE] == "time limit of 12 s"
     assert run.data.metrics[names.LOSS] == 1.0
 
+    waiting.unlink()
     run_sweep(options, trainer=STRIKE, executor=executor)
     executor.close()
     assert_complete(parent_id, options)

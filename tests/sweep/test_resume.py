@@ -3,12 +3,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 from campaigns import STRIKE, assert_complete, by_status, children, small, summary, sweep_parents
 from mlflow.tracking import MlflowClient
+from waiting import until
 
 from green_screen import names, tracking
 from green_screen.executors.local import LocalExecutor
@@ -92,8 +92,7 @@ def test_a_dead_process_that_nobody_has_waited_for_runs_no_campaign() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     started = psutil.Process(process.pid).create_time()
     assert resume._alive(process.pid, started)
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.05)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
     assert not resume._alive(process.pid, started)
     process.wait()
 

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from waiting import for_ever, until
 
 from green_screen import names, tracking
 from green_screen.tracking import Interrupted, RefusedError, RunLogger, StoreUnavailableError
@@ -39,6 +39,8 @@ def database(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) 
 def store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GREEN_SCREEN_SPOOL", str(tmp_path / "spool"))
+    # The store is there: how long a slow machine takes to write to it is no matter.
+    monkeypatch.setattr(tracking.life, "INTERRUPTED_PATIENCE_S", 1e6)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{database}")
     yield
@@ -52,7 +54,7 @@ def locked(database: Path) -> Iterator[threading.Event]:
     release, is_locked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        other = sqlite3.connect(database, timeout=30)
+        other = sqlite3.connect(database, timeout=1e6)
         other.execute("BEGIN EXCLUSIVE")
         is_locked.set()
         release.wait()
@@ -63,7 +65,7 @@ def locked(database: Path) -> Iterator[threading.Event]:
 
     def lock() -> None:
         thread.start()
-        assert is_locked.wait(30)
+        is_locked.wait()
 
     release.lock = lock  # type: ignore[attr-defined]
     yield release
@@ -247,7 +249,7 @@ def test_a_signal_ends_a_run_as_killed_and_only_the_first_counts(number: signal.
     with pytest.raises(Interrupted, match=number.name), tracking.open_run() as run:
         try:
             os.kill(os.getpid(), number)
-            time.sleep(10)
+            for_ever()
         finally:
             os.kill(os.getpid(), number)
             run.metrics({"loss": 1.0})
@@ -261,14 +263,10 @@ def test_a_signal_ends_a_run_as_killed_and_only_the_first_counts(number: signal.
 def test_logging_does_not_wait_for_the_store(locked: threading.Event) -> None:
     with tracking.open_run() as run:
         locked.lock()  # type: ignore[attr-defined]
-        longest = 0.0
+        # Without a queue the first call would wait for ever.
         for epoch in range(20):
-            started = time.perf_counter()
             run.metrics({f"m{index}": 1.0 for index in range(20)}, step=epoch)
-            longest = max(longest, time.perf_counter() - started)
         assert not run.flush(patience_s=0.1)
-        # MLflow itself waits 20 s for the lock.
-        assert longest < 5.0
         locked.set()
     assert len(MlflowClient().get_metric_history(run.run_id, "m0")) == 20
 
@@ -283,7 +281,7 @@ def test_a_signal_that_breaks_into_a_callback_is_not_lost() -> None:
     with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run() as run:
         del referent
         assert reference() is None
-        time.sleep(60)
+        for_ever()
     assert read(run.run_id).info.status == "KILLED"
 
 
@@ -292,7 +290,8 @@ def test_a_signal_waits_for_the_end_of_a_call_to_a_sqlite_store() -> None:
 
     def call() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.1)
+        for _ in range(1000):
+            pass  # a handler runs between two steps of the interpreter
         ended.append(True)
 
     with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run() as run:
@@ -301,14 +300,15 @@ def test_a_signal_waits_for_the_end_of_a_call_to_a_sqlite_store() -> None:
     assert read(run.run_id).info.status == "KILLED"
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.5])
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "once one has begun"])
 def test_processes_that_use_a_new_store_at_once_make_it_together(
-    tmp_path: Path, pause_s: float
+    tmp_path: Path, begun: bool
 ) -> None:
     program = "from green_screen import tracking; print(tracking.ensure_experiment('together'))"
+    database = tmp_path / "new" / "mlflow.db"
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
     }
     processes = []
     for _ in range(3):
@@ -317,8 +317,9 @@ def test_processes_that_use_a_new_store_at_once_make_it_together(
                 [sys.executable, "-c", program], env=environment, text=True, stdout=subprocess.PIPE
             )
         )
-        time.sleep(pause_s)
-    ids = {process.communicate(timeout=120)[0] for process in processes}
+        if begun:
+            until(lambda: database.exists() or processes[0].poll() is not None)
+    ids = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(ids) == 1
 
@@ -330,9 +331,8 @@ def test_what_another_process_is_sending_is_waited_for(tmp_path: Path) -> None:
     assert not tracking.deliver(run_id)
     with pytest.raises(StoreUnavailableError, match="another process has had the records"):
         tracking.deliver(run_id, wait_s=0.3)
-    timer = threading.Timer(1.0, os.close, (descriptor,))
-    timer.start()
-    assert tracking.deliver(run_id, wait_s=30.0)
+    threading.Timer(1.0, os.close, (descriptor,)).start()
+    assert tracking.deliver(run_id, wait_s=1e6)
     assert read(run_id).data.tags["sent"] == "late"
 
 
@@ -354,7 +354,7 @@ import mlflow
 from green_screen import tracking
 mlflow.set_tracking_uri(sys.argv[1])
 with tracking.open_run() as run:
-    run.flush(60)
+    run.flush(1e6)
     print(run.run_id, flush=True)
     sys.stdin.readline()
     for epoch in range(5):
@@ -377,7 +377,7 @@ def test_what_a_killed_process_had_logged_is_delivered(locked: threading.Event) 
     # While it lives, its records are its own.
     assert not tracking.deliver(run_id)
     locked.lock()  # type: ignore[attr-defined]
-    process.communicate("\n", timeout=60)
+    process.communicate("\n")
     assert process.returncode == -signal.SIGKILL
     locked.set()
     assert read(run_id).data.metrics == {}
@@ -509,9 +509,9 @@ def test_the_copy_of_a_file_is_deleted_once_it_is_sent() -> None:
     with tracking.open_run() as run:
         for number in range(3):
             run.text(f"{number}", "runs_summary.csv")
-        assert run.flush(patience_s=60)
+        assert run.flush(patience_s=1e6)
         run.tags({"all": "sent"})
-        assert run.flush(patience_s=60)
+        assert run.flush(patience_s=1e6)
         assert not list((spool() / run.run_id / "files").iterdir())
     uri = read(run.run_id).info.artifact_uri
     assert mlflow.artifacts.load_text(f"{uri}/runs_summary.csv") == "2"
@@ -612,10 +612,15 @@ def test_patience_with_a_server_has_an_end(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_error_that_lasts_is_not_tried_again() -> None:
-    started = time.monotonic()
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        mlflow.get_run("0" * 32)
+
     with pytest.raises(mlflow.MlflowException):
-        tracking.read_run("0" * 32)
-    assert time.monotonic() - started < 60
+        tracking.patiently(call)
+    assert len(calls) == 1
 
 
 def test_children_of_a_run() -> None:
