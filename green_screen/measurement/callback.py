@@ -52,6 +52,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         country: str = "USA",
         sample_hz: float = 10.0,
         images_per_epoch: int | None = None,
+        validation_images: int | None = None,
         measurement: RunMeasurement | None = None,
         logger: MetricLog | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             sample_hz: How often the GPU's power is sampled.
             images_per_epoch: Training examples of an epoch; without it there is no figure per
                 image.
+            validation_images: The same of the validation.
             measurement: A measurement that is under way; without it the callback makes one for
                 the time of ``fit``. With it, call :meth:`finish` when all is done.
             logger: Where metrics go; without it, to the active MLflow run if there is one.
@@ -72,6 +74,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._country = country
         self._sample_hz = sample_hz
         self._images = images_per_epoch
+        self._validation_images = validation_images
         self._shared = measurement
         self._own: RunMeasurement | None = None
         # Keras tells a callback nothing of a fit that fails: what it has started ends with it.
@@ -106,14 +109,17 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._further = 0
             self._explained.clear()
         self._logger = self._given_logger or active_run()
-        if self._started:  # of epochs for the measurement alone
+        if self._started:  # another fit of the same measurement
+            self.measurement.begin_fit()
             return
         self._files.start()
         if self._shared is None:
             self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
             self._abort = weakref.finalize(self, self._own.abort)
             self._own.__enter__()
+            self._own.measure_idle()
         self._started = True
+        self.measurement.begin_fit()
         idle = self.measurement.idle_before
         self._files.idle_row("pre", idle)
         if idle is not None:
@@ -162,7 +168,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         measurement, self._own = self._own, None
         measurement.__exit__(None, None, None)
         self._abort()  # there is nothing left to stop
-        summary = measurement.summary(self._images)
+        summary = measurement.summary(self._images, self._validation_images)
         self._finish(measurement, {"model": self.model.name})
         self._log(lambda log: log.metrics(summary.metrics))
         self._log(lambda log: log.tags(summary.tags))

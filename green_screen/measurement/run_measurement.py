@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
 from green_screen.measurement.run_record import Epoch, RunRecord
+from green_screen.measurement.steady import SteadyState, steady_state, unlike_others
 from green_screen.measurement.summary import (
     MeasurementSummary,
     epoch_metrics,
@@ -17,6 +18,7 @@ from green_screen.measurement.summary import (
 )
 from green_screen.measurement.used_gpus import measurable_gpus, other_boards, synchronize_gpu
 from green_screen.power import idle, rapl
+from green_screen.power.heartbeat import Heartbeat
 from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
 from green_screen.power.nvml import Board, NvmlError
 
@@ -24,7 +26,9 @@ __all__ = ["MeasurementSummary", "RunMeasurement", "synchronize_gpu"]
 
 logger = logging.getLogger(__name__)
 
-PHASES = ("setup", "conversion", "evaluation", "further")
+PHASES = ("setup", "kernels", "conversion", "evaluation", "further")
+# What a run does that the training it stands for does not.
+OUTSIDE = ("kernels", "further")
 MIN_WINDOW_GPU_S = 5.0
 MIN_WINDOW_CPU_S = 0.0
 
@@ -32,8 +36,8 @@ MIN_WINDOW_CPU_S = 0.0
 class RunMeasurement:
     """Measures a training run: phases, epochs, idle power before and after, emissions.
 
-    Use it as a context manager around the run. The steady state is what follows the first epoch,
-    which traces, compiles and tunes.
+    Use it as a context manager around the run. :mod:`green_screen.measurement.steady` says which
+    epochs are steady.
 
     Args:
         country: ISO 3166-1 code of three letters, for the carbon intensity.
@@ -62,25 +66,36 @@ class RunMeasurement:
             gpus=self._gpus,
             unmeasured=self._mismatch,
         )
+        self._heartbeat = Heartbeat()
         self._given_min_window_s = min_window_s
         self._phases: list[EnergyReading] = []
         self._epochs: list[Epoch] = []
         self._phase: str | None = None
         self._epoch = 0
+        self._fit = 0
         self._epoch_start: Mark | None = None
+        # Where the parts lie that have a name, and those of them that are outside of the total.
+        self._parts: list[tuple[str, Mark, Mark]] = []
+        self._epoch_marks: list[tuple[Mark, Mark]] = []
+        self._outside: list[tuple[Mark, Mark]] = []
         self._validation: tuple[Mark, Mark] | None = None
         self._validation_start: Mark | None = None
         self._first: Mark | None = None
         self._last: Mark | None = None
         self._idle_before: EnergyReading | None = None
+        self._idle_in_context: EnergyReading | None = None
         self._idle_after: EnergyReading | None = None
-        self._steady_marks: tuple[Mark, Mark] | None = None
         self._missing: dict[str, str] = {}
 
     @property
     def on_gpu(self) -> bool:
         """Whether the labelled energy is that of a GPU."""
         return bool(self._meter.boards)
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """The boards that are measured."""
+        return self._meter.boards
 
     @property
     def idle_before(self) -> EnergyReading | None:
@@ -104,10 +119,11 @@ class RunMeasurement:
         """Start the meter, measure idle power, and open the run."""
         self._meter.__enter__()
         try:
-            self._idle_before = idle.measure_idle(self._meter, after_work=False)
+            self._heartbeat.start()
+            self._idle_before = idle.measure_idle(self._meter)
             self._first = self._last = self._meter.mark(synchronize=False)
         except BaseException:
-            self._meter.__exit__(None, None, None)
+            self.abort()
             raise
         if self._mismatch:
             logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
@@ -121,6 +137,7 @@ class RunMeasurement:
 
     def abort(self) -> None:
         """Stop everything at once, after a training that failed."""
+        self._heartbeat.stop()
         self._meter.__exit__(None, None, None)
 
     def __exit__(
@@ -134,13 +151,29 @@ class RunMeasurement:
             if kind is None:
                 self._measure_idle_after()
         finally:
-            self._meter.__exit__(kind, error, traceback)
+            self.abort()
+
+    def measure_idle(self) -> None:
+        """Measure the machine waiting with the GPU's context, before data flow.
+
+        That is what the net figures take off: a training has a context all the time, and a board
+        draws more with one.
+        """
+        start = self._meter.mark()  # waits for the GPU, which has its context by that
+        worked_until_s = self._parts[-1][2].time_s if self._parts else start.time_s
+        self._idle_in_context = idle.measure_idle(self._meter, worked_until_s=worked_until_s)
+        end = self._meter.mark(synchronize=False)
+        if self._parts:
+            self._outside.append((start, end))
+        else:
+            self._first = self._last = end
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure a phase: ``setup``, ``conversion``, ``evaluation`` or ``further``.
+        """Measure a phase: ``setup``, ``kernels``, ``conversion``, ``evaluation`` or ``further``.
 
-        Epochs in the phase ``further`` count for the steady state and for nothing else.
+        What is done in ``kernels`` and ``further`` is not part of the run's total; epochs in
+        ``further`` count for the steady state and for nothing else.
 
         Raises:
             ValueError: The name is none of these.
@@ -160,8 +193,15 @@ class RunMeasurement:
             self._phase = None
         end = self._meter.mark()
         self._phases.append(self._meter.between(start, end, name))
-        if name != "further":
+        self._parts.append((f"phase {name}", start, end))
+        if name in OUTSIDE:
+            self._outside.append((start, end))
+        else:
             self._last = end
+
+    def begin_fit(self) -> None:
+        """Begin the epochs of another call of ``fit``, of which the first is not steady."""
+        self._fit += 1
 
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0; one that was left open by an error is dropped."""
@@ -201,35 +241,26 @@ class RunMeasurement:
             if self.on_gpu:
                 end = self._meter.with_carbon(end)
         reading = self._meter.between(self._epoch_start, end, f"epoch {self._epoch}")
-        epoch = Epoch(reading, validation, further=self._phase == "further")
+        epoch = Epoch(reading, validation, further=self._phase == "further", fit=self._fit)
         self._epochs.append(epoch)
+        self._epoch_marks.append((self._epoch_start, end))
+        self._parts.append((reading.name, self._epoch_start, end))
         if not epoch.further:
             self._last = end
-        if self.steady_epochs:
-            first = self._steady_marks[0] if self._steady_marks else self._epoch_start
-            self._steady_marks = (first, end)
         self._epoch_start = self._validation = None
         metrics = epoch_metrics(epoch, images)
         self._missing = epoch_missing(epoch, metrics)
         return metrics
 
-    def further_epochs_needed(self) -> int:
-        """Return how many epochs more would make the steady window long enough.
+    @property
+    def needs_further_epoch(self) -> bool:
+        """Whether another epoch would make the steady window longer than it is and too short.
 
-        Ask after the evaluation, and again after having run them: the answer is an estimate by
-        the epochs so far. It is 0 when the window is long enough, or when there is a GPU that
-        cannot be measured.
+        It never does when there is a GPU that cannot be measured, or before any epoch.
         """
-        if self._mismatch and not self.on_gpu:
-            return 0
-        steady = self.steady_epochs
-        missing_s = self.min_window_s - sum(epoch.reading.seconds for epoch in steady)
-        if missing_s <= 0 or not self._epochs:
-            return 0
-        if not steady:
-            return 1
-        mean_s = sum(epoch.reading.seconds for epoch in steady) / len(steady)
-        return math.ceil(missing_s / mean_s)
+        if (self._mismatch and not self.on_gpu) or not self._epochs:
+            return False
+        return self.min_window_s > sum(e.reading.seconds for e in self.steady_state.epochs)
 
     @property
     def missing(self) -> Mapping[str, str]:
@@ -237,15 +268,18 @@ class RunMeasurement:
         return self._missing
 
     @property
-    def steady_epochs(self) -> Sequence[Epoch]:
-        """The epochs after the first."""
-        return self._epochs[1:]
+    def steady_state(self) -> SteadyState:
+        """The steady epochs so far."""
+        return steady_state(self._epochs)
 
-    def summary(self, images_per_epoch: int | None) -> MeasurementSummary:
+    def summary(
+        self, images_per_epoch: int | None, validation_images: int | None = None
+    ) -> MeasurementSummary:
         """Return all metrics and tags of the run, within the ``with`` block or after it.
 
         Args:
             images_per_epoch: Training images of one epoch; ``None`` if that is not known.
+            validation_images: The same of the validation.
         """
         if self._first is None or self._last is None:
             raise RuntimeError("nothing was measured: use the measurement in a `with` block")
@@ -254,20 +288,47 @@ class RunMeasurement:
         # Only a process with several boards can take one for another; TensorFlow has its devices
         # by now.
         mismatch = self._mismatch or (other_boards(boards) if len(boards) > 1 else "")
-        span = self._steady_marks
+        steady = self.steady_state
         record = RunRecord(
             total=self._meter.between(self._first, self._last, "run"),
+            outside=tuple(
+                self._meter.between(*marks, "outside")
+                for marks in self._outside
+                if marks[0].time_s < self._last.time_s
+            ),
             phases=tuple(self._phases),
             epochs=tuple(self._epochs),
-            steady_span=self._meter.between(*span, "steady state") if span else None,
+            steady=steady.epochs,
+            left_out=steady.left_out,
+            lost=(*self._stops(), *unlike_others(self._epochs)),
+            steady_span=self._steady_span(steady),
             idle_before=self._idle_before,
+            idle_in_context=self._idle_in_context,
             idle_after=self._idle_after,
             boards=boards,
             power_limits_w=tuple(_power_limit_w(board) for board in boards),
             min_window_s=self.min_window_s,
             device_mismatch=mismatch,
         )
-        return summarize(record, images_per_epoch)
+        return summarize(record, images_per_epoch, validation_images)
+
+    def _steady_span(self, steady: SteadyState) -> EnergyReading | None:
+        if not steady.epochs:
+            return None
+        first, last = (self._epochs.index(steady.epochs[place]) for place in (0, -1))
+        start, end = self._epoch_marks[first][0], self._epoch_marks[last][1]
+        return self._meter.between(start, end, "steady state")
+
+    def _stops(self) -> list[str]:
+        """Return when the process was stopped, in words."""
+        found = []
+        for stop in self._heartbeat.stops:
+            # It began a little after the last sign of life.
+            middle_s = (stop.start_s + stop.end_s) / 2
+            places = [n for n, start, end in self._parts if start.time_s < middle_s < end.time_s]
+            where = places[0] if places else "between two parts of the run"
+            found.append(f"the process was stopped for {stop.seconds:.1f} s ({where})")
+        return found
 
     def _mark_quickly(self) -> Mark:
         """Return a mark inside the training, where CodeCarbon is read only if it must be."""
@@ -275,7 +336,8 @@ class RunMeasurement:
 
     def _measure_idle_after(self) -> None:
         if self._idle_after is None and self._meter.running:
-            self._idle_after = idle.measure_idle(self._meter, after_work=True)
+            worked_until_s = self._last.time_s if self._last else -math.inf
+            self._idle_after = idle.measure_idle(self._meter, worked_until_s=worked_until_s)
 
 
 def _power_limit_w(board: Board) -> float:

@@ -19,12 +19,14 @@ class Epoch:
     Attributes:
         reading: Training and validation.
         validation: The validation's part; ``None`` if there was none.
-        further: Whether it was run after the evaluation, for the measurement alone.
+        further: Whether it was run for the measurement alone.
+        fit: Which call of ``fit`` it belongs to, counted from 0.
     """
 
     reading: EnergyReading
     validation: EnergyReading | None
     further: bool
+    fit: int = 0
 
     @property
     def train_j(self) -> float:
@@ -42,13 +44,19 @@ class RunRecord:
     """All that was measured of a run.
 
     Attributes:
-        total: From the start to the end of the last phase or epoch, further ones apart.
+        total: From the start to the end of the last phase or epoch.
+        outside: What lies in that and was done for the measurement alone.
         phases: The named phases in order.
         epochs: The epochs in order.
+        steady: The steady epochs, those with a gap included.
+        left_out: How many epochs are not steady, and why.
+        lost: What says that not only work was done in a part of the run, in words.
         steady_span: From the beginning of the first steady epoch to the end of the last, with all
             that lies between; ``None`` without any.
-        idle_before: The machine waiting before the run.
-        idle_after: The same after it.
+        idle_before: The machine waiting before the run, the GPU without this process's context.
+        idle_in_context: The same before data flow, with the context; ``None`` if that was not
+            measured.
+        idle_after: The same after the run.
         boards: The boards measured.
         power_limits_w: The power that each is held to; NaN if it does not tell.
         min_window_s: Shortest steady window to trust.
@@ -56,10 +64,15 @@ class RunRecord:
     """
 
     total: EnergyReading
+    outside: tuple[EnergyReading, ...]
     phases: tuple[EnergyReading, ...]
     epochs: tuple[Epoch, ...]
+    steady: tuple[Epoch, ...]
+    left_out: str
+    lost: tuple[str, ...]
     steady_span: EnergyReading | None
     idle_before: EnergyReading | None
+    idle_in_context: EnergyReading | None
     idle_after: EnergyReading | None
     boards: tuple[Board, ...]
     min_window_s: float
@@ -70,11 +83,6 @@ class RunRecord:
     def declared(self) -> tuple[Epoch, ...]:
         """The epochs of the training itself."""
         return tuple(epoch for epoch in self.epochs if not epoch.further)
-
-    @property
-    def steady(self) -> tuple[Epoch, ...]:
-        """The epochs after the first."""
-        return self.epochs[1:]
 
     @property
     def whole_steady(self) -> tuple[Epoch, ...]:

@@ -118,11 +118,14 @@ def epoch_missing(epoch: Epoch, metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: reasons.get(name, reading.reason) or _UNKNOWN for name in gaps}
 
 
-def summarize(record: RunRecord, images_per_epoch: int | None) -> MeasurementSummary:
+def summarize(
+    record: RunRecord, images_per_epoch: int | None, validation_images: int | None
+) -> MeasurementSummary:
     """Return the run's metrics, tags and reasons for what is missing."""
     total_figures, incomplete = _total_figures(record)
     figures = {
         **_steady_figures(record, images_per_epoch),
+        **_validation_figures(record, validation_images),
         **total_figures,
         **_idle_figures(record),
     }
@@ -135,6 +138,8 @@ def summarize(record: RunRecord, images_per_epoch: int | None) -> MeasurementSum
         names.TAG_MEASUREMENT_VALID: str(not found).lower(),
         names.TAG_INCOMPLETE: str(bool(incomplete)).lower(),
     }
+    if record.left_out:
+        tags[names.TAG_UNSTEADY] = record.left_out
     if found:
         tags[names.TAG_INVALID_REASON] = "; ".join(found)
     if record.boards:
@@ -158,12 +163,7 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
     """Return the figures of the steady state."""
     steady = record.whole_steady
     count = len(steady) or NAN
-    reason = next((e.reading.reason for e in record.steady if e not in steady), "")
-    if not record.steady:
-        reason = (
-            f"{len(record.epochs)} epoch was run and the steady state is what follows the first: "
-            "run at least 2 epochs, or set min_window_s above 0"
-        )
+    reason = _unsteady_reason(record)
     idle_w, idle_reason = _idle_figures(record)[names.IDLE_POWER_W]
     net_reason = reason or idle_reason
     no_images = "" if images_per_epoch else "how many images an epoch has is not known"
@@ -171,10 +171,12 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
     epoch_s = sum(e.reading.seconds for e in steady) / count
     thousands = (images_per_epoch or NAN) * count / 1000
     train_j = sum(e.train_j for e in steady)
-    train_net_j = train_j - idle_w * sum(e.train_s for e in steady)
-    first = record.epochs[0].reading if record.epochs else None
-    first_j = first.energy_j if first else NAN
-    first_reason = first.reason if first and math.isnan(first_j) else ""
+    train_s = sum(e.train_s for e in steady)
+    train_net_j = train_j - idle_w * train_s
+    warmup = [e.reading for e in record.declared if e not in record.steady]
+    warmup_j = sum(r.energy_j for r in warmup) - len(warmup) * epoch_j
+    warmup_s = sum(r.seconds for r in warmup) - len(warmup) * epoch_s
+    warmup_reason = next((r.reason for r in warmup if math.isnan(r.energy_j)), reason)
     status_reason = steady[0].reading.status_reason if steady else reason
     clock_reason = status_reason or "no reading of the clock found the GPU at work"
     return {
@@ -182,14 +184,50 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
         names.ENERGY_PER_EPOCH_NET_J: Figure(epoch_j - idle_w * epoch_s, net_reason),
         names.ENERGY_PER_1K_IMAGES_J: Figure(train_j / thousands, reason or no_images),
         names.ENERGY_PER_1K_IMAGES_NET_J: Figure(train_net_j / thousands, net_reason or no_images),
-        names.WARMUP_ENERGY_J: Figure(first_j - epoch_j, first_reason or reason),
+        names.STEADY_IMAGES_PER_S: Figure(
+            1000 * thousands / train_s if steady else NAN, reason or no_images
+        ),
+        names.WARMUP_ENERGY_J: Figure(warmup_j, warmup_reason),
+        names.WARMUP_S: Figure(warmup_s, reason),
         names.STEADY_WINDOW_S: Figure(sum(e.reading.seconds for e in steady)),
         names.STEADY_EPOCHS: Figure(float(len(steady))),
+        names.UNSTEADY_EPOCHS: Figure(float(len(record.epochs) - len(record.steady))),
         names.STEADY_SM_CLOCK_MHZ: Figure(
             mean(e.reading.busy_sm_clock_mhz for e in steady), clock_reason
         ),
         names.STEADY_POWER_CAPPED_PERCENT: Figure(
             100 * mean(e.reading.power_capped for e in steady), clock_reason
+        ),
+    }
+
+
+def _unsteady_reason(record: RunRecord) -> str:
+    """Return why there is no steady state, or why one of its epochs is left out; empty if not."""
+    if not record.steady:
+        return (
+            f"{len(record.epochs)} epoch was run and the steady state is what follows the first: "
+            "run at least 2 epochs, or set min_window_s above 0"
+        )
+    gaps = (e.reading.reason for e in record.steady if math.isnan(e.reading.energy_j + e.train_j))
+    return next(gaps, "")
+
+
+def _validation_figures(record: RunRecord, images: int | None) -> dict[str, Figure]:
+    """Return the figures of the validation in the steady state; none where nothing is validated."""
+    readings = [e.validation for e in record.whole_steady if e.validation is not None]
+    if images is None or not any(e.validation for e in record.epochs):
+        return {}
+    energy_j, seconds = sum(r.energy_j for r in readings), sum(r.seconds for r in readings)
+    thousands = images * len(readings) / 1000
+    reason = _unsteady_reason(record) or next((r.reason for r in readings if r.reason), "")
+    return {
+        names.VALIDATION_ENERGY_PER_1K_IMAGES_J: Figure(
+            # See epoch_metrics: 0 J is shorter than the counter's period.
+            (energy_j or NAN) / thousands if readings else NAN,
+            reason or f"in {seconds:.2f} s the energy counter did not move",
+        ),
+        names.STEADY_VALIDATION_IMAGES_PER_S: Figure(
+            1000 * thousands / seconds if seconds else NAN, reason
         ),
     }
 
@@ -200,18 +238,22 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
     for reading in record.phases:
         parts.setdefault(reading.name, []).append(reading)
     further = [e.reading for e in record.epochs if e.further]
-    inside = [r for r in record.phases if r.name != "further"]
+    inside = [r for r in record.phases if r.name in _PHASE_METRICS]
     inside += [e.reading for e in record.declared]
     known = [r for r in inside if not math.isnan(r.energy_j)]
     measured_j = sum(r.energy_j for r in known)
     incomplete = next((r.reason or _UNKNOWN for r in inside if math.isnan(r.energy_j)), "")
+    spans = (record.total, *record.outside)
     if not record.boards and not math.isnan(record.total.energy_j):
         # CodeCarbon knows the processor's load in steps of 10 ms, so a phase of a few of them may
         # have no figure. That is no gap: a total that has one holds them.
         incomplete = ""
-    total_j, total_s, other_j = record.total.energy_j, record.total.seconds, NAN
+    total_j = record.total.energy_j - sum(r.energy_j for r in record.outside)
+    total_s = record.total.seconds - sum(r.seconds for r in record.outside)
+    other_j, duration_s = NAN, total_s
     if math.isnan(total_j):
-        incomplete = incomplete or record.total.reason or _UNKNOWN
+        why = (r.reason for r in spans if math.isnan(r.energy_j) and r.reason)
+        incomplete = incomplete or next(why, _UNKNOWN)
         # What was measured, and of the idle power as much as fell into that.
         total_j = measured_j if known else NAN
         total_s = sum(r.seconds for r in known)
@@ -221,15 +263,23 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
     figures = {
         metric: _sum(parts[phase]) for phase, metric in _PHASE_METRICS.items() if parts[phase]
     }
-    carbon = record.total.carbon
+    emissions_kg = record.total.carbon.emissions_kg_co2eq
+    emissions_kg -= sum(r.carbon.emissions_kg_co2eq for r in record.outside)
+    if parts["setup"]:
+        figures[names.SETUP_S] = Figure(sum(r.seconds for r in parts["setup"]))
+    if parts.get("kernels"):
+        figures[names.KERNELS_ENERGY_J] = _sum(parts["kernels"])
+        figures[names.KERNELS_S] = Figure(sum(r.seconds for r in parts["kernels"]))
     figures |= {
         names.OTHER_ENERGY_J: Figure(other_j, incomplete),
         names.ENERGY_TOTAL_J: Figure(total_j, incomplete),
         names.ENERGY_TOTAL_NET_J: Figure(
             total_j - idle_w * total_s, idle_reason if math.isnan(idle_w) else incomplete
         ),
-        names.DURATION_S: Figure(record.total.seconds),
-        names.EMISSIONS_TOTAL_KG_CO2EQ: Figure(carbon.emissions_kg_co2eq, carbon.reason),
+        names.DURATION_S: Figure(duration_s),
+        names.EMISSIONS_TOTAL_KG_CO2EQ: Figure(
+            emissions_kg, next((r.carbon.reason for r in spans if r.carbon.reason), "")
+        ),
     }
     if further:
         figures[names.FURTHER_EPOCHS] = Figure(float(len(further)))
@@ -243,16 +293,16 @@ def _sum(readings: list[EnergyReading]) -> Figure:
 
 
 def _idle_figures(record: RunRecord) -> dict[str, Figure]:
-    before, after = (
+    before, context, after = (
         Figure(idle_power_w(reading), reading.reason)
         if reading is not None
         else Figure(NAN, "the run ended before its idle power was measured")
-        for reading in (record.idle_before, record.idle_after)
+        for reading in (record.idle_before, record.idle_in_context, record.idle_after)
     )
     start = record.idle_before
-    return {
+    figures = {
         names.IDLE_POWER_W: Figure(
-            mean((before.value, after.value)), before.reason or after.reason
+            mean((context.value, after.value)), context.reason or after.reason
         ),
         names.IDLE_POWER_BEFORE_W: before,
         names.IDLE_POWER_AFTER_W: after,
@@ -260,6 +310,9 @@ def _idle_figures(record: RunRecord) -> dict[str, Figure]:
             start.temperature_c if start else NAN, start.status_reason if start else before.reason
         ),
     }
+    if record.idle_in_context is not None:
+        figures[names.IDLE_POWER_CONTEXT_W] = context
+    return figures
 
 
 def _evidence(
@@ -284,6 +337,8 @@ def _evidence(
         steady_window_s=figures[names.STEADY_WINDOW_S].value,
         min_window_s=record.min_window_s,
         incomplete=incomplete,
+        lost=record.lost,
+        steady_epochs=len(record.steady),
         shared_mig=sum(max(0, len(board.instances) - 1) for board in record.boards),
         device_mismatch=record.device_mismatch,
     )

@@ -9,24 +9,24 @@ from green_screen.power.meter import EnergyMeter
 from green_screen.power.nvml import POWER_AVERAGING_S
 from green_screen.power.reading import EnergyReading
 
-# Long enough for twenty samples of a GPU; the estimate of a CPU needs no more than a glance.
-IDLE_GPU_S = 2.0
-IDLE_CPU_S = 0.5
+# Five samples of a GPU; the estimate of a CPU needs no more than a glance either. Each run waits
+# so long three times, and its board draws idle power meanwhile.
+IDLE_S = 0.5
 
 
-def measure_idle(meter: EnergyMeter, *, after_work: bool) -> EnergyReading:
+def measure_idle(meter: EnergyMeter, *, worked_until_s: float = -math.inf) -> EnergyReading:
     """Wait and return the reading of the wait; its power is :func:`idle_power_w`.
 
     Args:
         meter: A running meter.
-        after_work: Whether the GPU has just been at work: its power reading, a mean of the last
-            second, then needs that long to forget it.
+        worked_until_s: When the GPU has ended its last work, by ``time.perf_counter``. Its power
+            reading, a mean of the last second, needs that long to forget it.
     """
-    if meter.boards and after_work:
-        time.sleep(POWER_AVERAGING_S)
+    if meter.boards:
+        time.sleep(max(0.0, worked_until_s + POWER_AVERAGING_S - time.perf_counter()))
     # Nothing is under way that one could wait for, and to ask would create a GPU context.
     start = meter.mark(synchronize=False)
-    time.sleep(IDLE_GPU_S if meter.boards else IDLE_CPU_S)
+    time.sleep(IDLE_S)
     return meter.between(start, meter.mark(synchronize=False), "idle")
 
 

@@ -42,6 +42,8 @@ class Evidence:
         steady_window_s: Length of the steady epochs.
         min_window_s: What it should be at least.
         incomplete: Why a part of the run was not measured; empty if all was.
+        lost: What says that not only work was done in a part of the run, in words.
+        steady_epochs: How many epochs are the steady state.
         shared_mig: MIG instances on the measured boards beside the one in use.
         device_mismatch: How the GPUs of the framework and of NVML differ; empty if they agree.
     """
@@ -54,6 +56,8 @@ class Evidence:
     steady_window_s: float = math.nan
     min_window_s: float = 0.0
     incomplete: str = ""
+    lost: tuple[str, ...] = ()
+    steady_epochs: int = 0
     shared_mig: int = 0
     device_mismatch: str = ""
 
@@ -69,6 +73,7 @@ def reasons(evidence: Evidence) -> tuple[str, ...]:
         found.append(f"incomplete: {evidence.incomplete}")
     if evidence.device_mismatch and evidence.device_mismatch != evidence.incomplete:
         found.append(evidence.device_mismatch)
+    found += evidence.lost
     if evidence.other_processes > 0:
         found.append(f"{evidence.other_processes:.0f} other processes on the GPU")
     if evidence.shared_mig > 0:
@@ -102,6 +107,8 @@ def unchecked(evidence: Evidence) -> tuple[str, ...]:
         "start temperature": math.isnan(evidence.start_temperature_c),
         "clocks": math.isnan(evidence.sm_clock_mhz),
         "counter against integral": math.isnan(evidence.disagreement),
+        # By a single one nobody can tell.
+        "steady state": evidence.steady_epochs == 1,
     }
     return tuple(rule for rule, lacks in rules.items() if lacks)
 

@@ -40,6 +40,7 @@ RUN_METRICS: tuple[str, ...] = (
     names.EMISSIONS_TOTAL_KG_CO2EQ,
     names.IDLE_POWER_W,
     names.IDLE_POWER_BEFORE_W,
+    names.IDLE_POWER_CONTEXT_W,
     names.IDLE_POWER_AFTER_W,
     names.START_TEMPERATURE_C,
     names.RUN_OVERHEAD_S,

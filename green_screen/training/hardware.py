@@ -27,7 +27,7 @@ def hardware_tags() -> dict[str, str]:
         names.TAG_GPU_NAME: ", ".join(gpu.get("device_name", "unknown") for gpu in gpus) or "none",
     }
     if gpus:
-        tags[names.TAG_GPU_DRIVER] = _driver()
+        tags[names.TAG_GPU_DRIVER] = gpu_driver()
         build = tf.sysconfig.get_build_info()
         tags[names.TAG_CUDA_VERSION] = str(build.get("cuda_version", "unknown"))
         tags[names.TAG_CUDNN_VERSION] = str(build.get("cudnn_version", "unknown"))
@@ -49,7 +49,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _driver() -> str:
+def gpu_driver() -> str:
+    """Return the version of the NVIDIA driver; ``unknown`` where it does not tell."""
     described = Path("/proc/driver/nvidia/version")
     return (
         driver_version(described.read_text(encoding="utf-8")) if described.exists() else "unknown"

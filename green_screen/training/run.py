@@ -19,6 +19,7 @@ from green_screen import names, tracking
 from green_screen.data.data import ImageDataset, load_dataset
 from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.measurement.callback import SMICallback
+from green_screen.measurement.further import MAX_FURTHER_EPOCHS, FurtherEpochs
 from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
 from green_screen.network import int8, quantization
 from green_screen.network.model import build_model
@@ -27,7 +28,7 @@ from green_screen.network.precision import dtype_policy
 from green_screen.options import TrainOptions, option_params
 from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import ModelLink, RunLogger
-from green_screen.training import serving
+from green_screen.training import kernels, serving
 from green_screen.training.hardware import hardware_tags
 from green_screen.training.request import check_trainings
 
@@ -85,6 +86,13 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
                 seed=options.seed,
             )
         log_data(dataset, pipeline, model, run)
+        kernel_set = kernels.needed(measurement.boards, options.model, effective)
+        if kernel_set is not None and not kernel_set.made:
+            run.tags({names.TAG_FIRST_ON_MACHINE: "true"})
+            with measurement.phase("kernels"):
+                make_kernels(options.model, effective, dataset)
+            kernel_set.note()
+        measurement.measure_idle()
 
         callback = SMICallback(
             directory=folder,
@@ -92,7 +100,8 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
             measurement=measurement,
             logger=run,
         )
-        history = fit(model, pipeline, callback, epochs=options.epochs)
+        further = FurtherEpochs(measurement, options.epochs)
+        history = fit(model, pipeline, callback, epochs=options.epochs, further=further)
 
         network: Any = model
         if effective.internal == "post_quantization":
@@ -104,7 +113,6 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
 
         logged: ModelLink | None = None
         if options.log_model:
-            # Before the network trains on for the measurement; its figures follow.
             run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
             logged = tracking.patiently(
                 lambda: serving.log_model(
@@ -112,11 +120,7 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
                 )
             )
 
-        while epochs := measurement.further_epochs_needed():
-            with measurement.phase("further"):
-                fit(model, pipeline, callback, epochs=epochs)
-
-        summary = measurement.summary(pipeline.images_per_epoch)
+        summary = measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
         log_result(summary, history, (test_loss, test_accuracy), run, logged)
         callback.finish(
             {
@@ -147,7 +151,13 @@ def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogg
     run.dataset(serving.mlflow_dataset(dataset), "training")
     run.params({"dataset_sha256": dataset.digest})
     run.tags({names.TAG_AUGMENTATION_OPS: json.dumps(pipeline.augmentation_ops)})
-    run.metrics({names.N_PARAMETERS: quantization.n_parameters(model)})
+    run.metrics(
+        {
+            names.N_PARAMETERS: quantization.n_parameters(model),
+            names.N_TRAIN_IMAGES: pipeline.images_per_epoch,
+            names.N_VALIDATION_IMAGES: pipeline.n_validation,
+        }
+    )
 
 
 def log_result(
@@ -213,18 +223,44 @@ def _create_variables(model: Any) -> None:
     model.optimizer._create_all_weights(model.trainable_variables)
 
 
-def fit(model: Any, pipeline: Pipeline, callback: Any, *, epochs: int) -> dict[str, list[float]]:
-    """Train for some epochs and return the history."""
+def make_kernels(name: str, config: TrainingConfig, dataset: ImageDataset) -> None:
+    """Train and validate a network of the same kind for a step each, and forget it.
+
+    By that the driver makes and keeps the kernels that the training needs. Its batch is of another
+    size, so that what is tuned and compiled for a shape is left to the training; XLA's kernels,
+    which no driver keeps, too.
+    """
+    size, n_classes = dataset.images.shape[1], len(dataset.class_names)
+    if config.internal == "jit_compilation":
+        config = dataclasses.replace(config, internal="None")
+    model = compiled_model(
+        name, config, image_size=size, n_classes=n_classes, total_steps=1, seed=0
+    )
+    n_images = config.batch_size + 1
+    images = tf.zeros([n_images, size, size, 3], model.input.dtype)
+    labels = tf.one_hot([0] * n_images, n_classes)
+    batch = tf.data.Dataset.from_tensors((images, labels, tf.ones([n_images])))
+    model.fit(batch.repeat(), steps_per_epoch=1, validation_data=batch, verbose=0)
+
+
+def fit(
+    model: Any,
+    pipeline: Pipeline,
+    callback: Any,
+    *,
+    epochs: int,
+    further: FurtherEpochs | None = None,
+) -> dict[str, list[float]]:
+    """Train for some epochs, longer if `further` asks for it, and return the epochs' history."""
     history = model.fit(
         ahead_on_device(pipeline.train),
         steps_per_epoch=pipeline.steps_per_epoch,
         validation_data=pipeline.validation,
-        epochs=epochs,
-        callbacks=[callback],
+        epochs=epochs + MAX_FURTHER_EPOCHS if further else epochs,
+        callbacks=[callback, further] if further else [callback],
         verbose=0,
     )
-    logs: dict[str, list[float]] = history.history
-    return logs
+    return {name: values[:epochs] for name, values in history.history.items()}
 
 
 def quantized(name: str, model: Any, dataset: ImageDataset, pipeline: Pipeline) -> Any:

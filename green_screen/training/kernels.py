@@ -1,0 +1,73 @@
+"""Whether the driver has yet to make the kernels of a training.
+
+TensorFlow brings no kernels for the newest boards: the driver makes them when they are used first,
+which takes a minute, and keeps them in a folder of the user's. Whichever run comes first on a
+machine would pay for all others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from green_screen.power.nvml import Board
+from green_screen.space import TrainingConfig
+from green_screen.training.hardware import gpu_driver
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """The kernels of one kind of training on one kind of board.
+
+    Attributes:
+        key: Of what they are.
+    """
+
+    key: str
+
+    @property
+    def made(self) -> bool:
+        """Whether the driver's folder has them."""
+        return self._marker.exists() and os.environ.get("CUDA_CACHE_DISABLE") != "1"
+
+    def note(self) -> None:
+        """Note that they have been made, in the folder itself: what empties it takes this along.
+
+        Where the folder cannot be written the driver cannot keep them either, and each run makes
+        them anew.
+        """
+        try:
+            self._marker.parent.mkdir(parents=True, exist_ok=True)
+            self._marker.touch()
+        except OSError as error:
+            logger.warning("the driver cannot keep the kernels it makes: %s", error)
+
+    @property
+    def _marker(self) -> Path:
+        folder = os.environ.get("CUDA_CACHE_PATH") or Path.home() / ".nv" / "ComputeCache"
+        return Path(folder) / f"green-screen-{self.key}"
+
+
+def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> KernelSet | None:
+    """Return the kernels that a training needs; ``None`` without a board.
+
+    Args:
+        boards: What it runs on.
+        model: Name of the network.
+        config: The effective configuration.
+    """
+    if not boards:
+        return None
+    quantized = config.internal == "pre_quantization"
+    names = sorted({board.name for board in boards})
+    parts = [names, gpu_driver(), tf.__version__, model, config.precision, quantized]
+    return KernelSet(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])

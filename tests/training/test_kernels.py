@@ -1,0 +1,56 @@
+"""Whether the driver has yet to make a training's kernels: told by a mark in its own folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+
+from green_screen.power.nvml import Board
+from green_screen.space import Space
+from green_screen.training import kernels
+
+BOARD = Board(index=0, uuid="GPU-1", pci_bus_id="0000:19:00.0", name="NVIDIA H100")
+BASELINE = Space.load().baseline
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_CACHE_PATH", str(tmp_path / "cache"))
+    monkeypatch.delenv("CUDA_CACHE_DISABLE", raising=False)
+    return tmp_path / "cache"
+
+
+def made(board: Board = BOARD, model: str = "resnet8", **factors: object) -> bool:
+    needed = kernels.needed((board,), model, dataclasses.replace(BASELINE, **factors))
+    assert needed is not None
+    return needed.made
+
+
+def test_they_are_made_once_for_each_board_and_kind_of_network(folder):
+    assert not made()
+    kernels.needed((BOARD,), "resnet8", BASELINE).note()
+    assert made()
+    assert made(dataclasses.replace(BOARD, uuid="GPU-2"), batch_size=32, internal="jit_compilation")
+    assert not made(dataclasses.replace(BOARD, name="NVIDIA A100"))
+    assert not made(precision="float16")
+    assert not made(internal="pre_quantization")
+    assert not made(model="resnet50")
+    shutil.rmtree(folder)
+    assert not made()
+
+
+def test_where_the_driver_keeps_none_every_run_makes_them(folder, monkeypatch):
+    kernels.needed((BOARD,), "resnet8", BASELINE).note()
+    monkeypatch.setenv("CUDA_CACHE_DISABLE", "1")
+    assert not made()
+    monkeypatch.setenv("CUDA_CACHE_DISABLE", "0")
+    monkeypatch.setenv("CUDA_CACHE_PATH", str(folder / "file" / "cache"))
+    (folder / "file").touch()
+    kernels.needed((BOARD,), "resnet8", BASELINE).note()  # a warning, no error
+    assert not made()
+
+
+def test_without_a_board_none_are_needed():
+    assert kernels.needed((), "resnet8", BASELINE) is None
