@@ -27,5 +27,14 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "keras":
+                raise
+            raise ModuleNotFoundError(
+                f"{name} needs Keras, which is not installed: pip install tensorflow, or keras "
+                "with jax or torch",
+                name=error.name,
+            ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,14 +75,18 @@ def test_the_meter_in_an_empty_environment(minor: int, wheel: Path, tmp_path: Pa
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     command = str(folder / "bin" / "green-screen")
     inside = {"cwd": tmp_path, "env": clean}
-    assert re.fullmatch(r"green-screen, version \d+\.\d+\.\d+\n", ran(command, "--version", **inside).stdout)
+    assert re.fullmatch(
+        r"green-screen, version \d+\.\d+\.\d+\n", ran(command, "--version", **inside).stdout
+    )
     doctor = ran(command, "doctor", **inside)
     assert doctor.returncode in (0, 1) and "measured here" in doctor.stdout, doctor.stderr
     measured = ran(command, "measure", "--", python, "-c", "print('ran')", **inside)
     assert (measured.returncode, measured.stdout) == (0, "ran\n"), measured.stderr
     assert "CPU" in measured.stderr
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "EnergyMeter" in b)
+    example = next(
+        b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "EnergyMeter" in b
+    )
     shown = ran(python, "-c", example, **inside)
     assert shown.returncode == 0 and " J in " in shown.stdout, shown.stderr
     lacking = ran(python, "-c", "from green_screen import SMICallback", **inside)

@@ -13,6 +13,7 @@ _PARTS = {
     "measure": ("green_screen.command.measure", "Measure the energy of any program."),
     "watch": ("green_screen.command.watch", "Show the power of this machine as it changes."),
     "doctor": ("green_screen.command.doctor", "Say what can be measured here, and what to do."),
+    "export": ("green_screen.command.export", "Tell a training's energy in other people's forms."),
 }
 
 
