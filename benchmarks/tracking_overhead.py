@@ -77,7 +77,8 @@ def main() -> None:
             )
             run_id = run.run_id
         stored = {name: len(client.get_metric_history(run_id, name)) for name in epoch_metrics(0)}
-    assert set(stored.values()) == {arguments.epochs}, stored
+    if set(stored.values()) != {arguments.epochs}:
+        raise RuntimeError(f"the server has not stored {arguments.epochs} epochs of each: {stored}")
     print(f"{len(stored)} metrics an epoch, {arguments.epochs} epochs, store {uri.split(':')[0]}")
     print("| | median ms | 95th percentile ms | maximum ms | 95th percentile of a 5 s epoch |")
     print("|---|---|---|---|---|")

@@ -156,6 +156,7 @@ KIND_PROMOTION = "promotion"
 # Values of TAG_ENERGY_SOURCE.
 SOURCE_COUNTER = "nvml_counter"
 SOURCE_POWER = "nvml_power"
+SOURCE_RAPL = "rapl"  # CPU, and memory where it has a counter; of a machine without a GPU
 SOURCE_ESTIMATE = "codecarbon_estimate"
 SOURCE_SAMPLED = "sampled_power"  # imported runs: trapezoid over one reading an epoch
 SOURCE_NONE = "none"  # a GPU was used that could not be measured

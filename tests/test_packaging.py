@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import tomllib
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_no_pickle_and_only_safe_yaml(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in {("yaml", "load"), ("yaml", "unsafe_load")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_assertion_does_work(path: Path) -> None:
+    """PYTHONOPTIMIZE takes assertions out, and what they call with them."""
+    if path.is_relative_to(ROOT / "tests"):
+        return
+    trees = [ast.parse(path.read_text())]
+    # Code that is given to other interpreters as text.
+    for node in ast.walk(trees[0]):
+        if isinstance(node, ast.Constant) and "assert " in str(node.value):
+            with contextlib.suppress(SyntaxError):
+                trees.append(ast.parse(node.value))
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Assert):
+            calls = [call for call in ast.walk(node.test) if isinstance(call, ast.Call)]
+            assert not calls, f"line {node.lineno}: {ast.unparse(node)}"
 
 
 # Rooms and modules that stand in none, the lowest first. Each imports from those below it.

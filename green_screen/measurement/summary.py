@@ -20,7 +20,7 @@ _PHASE_METRICS = {
     "evaluation": names.EVALUATION_ENERGY_J,
 }
 # From the worst to the best: a sum is only as good as its worst part.
-_SOURCES = (names.SOURCE_ESTIMATE, names.SOURCE_POWER, names.SOURCE_COUNTER)
+_SOURCES = (names.SOURCE_ESTIMATE, names.SOURCE_RAPL, names.SOURCE_POWER, names.SOURCE_COUNTER)
 _UNKNOWN = "not measured"
 
 

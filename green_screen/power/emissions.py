@@ -2,13 +2,16 @@
 
 One tracker a meter. It measures only when it is read: its own timer is set aside, because a timer
 that measures while the reading thread does counts an interval twice. What a user has configured for
-CodeCarbon elsewhere is set aside too: it would change the figures of a run unseen.
+CodeCarbon elsewhere is set aside too, and what a scheduler says of a job: it would change the
+figures of a run unseen. They are the whole machine's.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
+import sys
 import tempfile
 import threading
 import time
@@ -20,7 +23,8 @@ from typing import Any
 from green_screen import names
 from green_screen.power import rapl
 from green_screen.power.nvml import COUNTER_UPDATE_S
-from green_screen.power.reading import CarbonReading
+
+ABSENT = "CodeCarbon is not installed (pip install 'green-screen[carbon]')"
 
 # CodeCarbon measures no interval shorter than 0.05 s (BaseEmissionsTracker.flush, version 3.3).
 _MIN_INTERVAL_S = 0.06
@@ -36,7 +40,6 @@ _FIXED: dict[str, Any] = {
     "wue": 0.0,
     "force_cpu_power": None,
     "force_ram_power": None,
-    "force_mode_cpu_load": False,
     "force_carbon_intensity_g_co2e_kwh": None,
     "rapl_include_dram": False,
     "rapl_prefer_psys": False,
@@ -62,6 +65,12 @@ class CarbonTotals:
     ram_kwh: float = 0.0
     emissions_kg: float = 0.0
     silent: tuple[int, ...] = (0, 0, 0)
+
+    @property
+    def kg_per_kwh(self) -> float:
+        """The carbon intensity; NaN if nothing has been counted."""
+        kwh = self.cpu_kwh + self.gpu_kwh + self.ram_kwh
+        return self.emissions_kg / kwh if kwh > 0 else math.nan
 
     def at(self, time_s: float, rate: CarbonTotals) -> CarbonTotals:
         """Return the totals at a later time if things go on at the mean rate since `rate`."""
@@ -110,14 +119,17 @@ class CarbonTracker:
     Args:
         country: ISO 3166-1 code of three letters, for the carbon intensity.
         gpu_indices: NVML indices of the boards to count; none if empty.
+        cpu_load: Whether to model the CPU even where RAPL can be read. CodeCarbon adds up those
+            packages that it can read, and calls a part of the CPU the whole.
 
     Raises:
         ValueError: CodeCarbon has no carbon intensity for the country.
     """
 
-    def __init__(self, *, country: str, gpu_indices: Sequence[int]) -> None:
+    def __init__(self, *, country: str, gpu_indices: Sequence[int], cpu_load: bool = False) -> None:
         """Prepare a tracker; it counts from :meth:`start`."""
         check_country(country)
+        self._cpu_load = cpu_load
         self._country = country
         self._gpu_indices = list(gpu_indices)
         self._receiver = _Receiver()
@@ -149,6 +161,7 @@ class CarbonTracker:
                 measure_power_secs=_NEVER_S,
                 api_call_interval=-1,
                 allow_multiple_runs=True,
+                force_mode_cpu_load=self._cpu_load,
                 **_FIXED,
             )
             self._tracker.start()
@@ -229,61 +242,58 @@ class CarbonTracker:
                 self._tracker.stop()
 
 
-def between(
-    start: CarbonTotals | None,
-    end: CarbonTotals | None,
-    *,
-    with_gpu: bool,
-    cpu_source: str,
-) -> CarbonReading:
-    """Return the reading of the window between two totals.
+@dataclass(frozen=True)
+class Part:
+    """One component's energy in a window, or :data:`NO_FIGURE` or :data:`GAP` if it is missing."""
 
-    A component of zero has no sensor: it is missing, and with it the emissions, unless it is the
-    GPU of a machine that uses none. The same holds for one that had no figure in a part of the
-    window, because its sum lacks that part.
+    kwh: float
+    missing: str = ""
+
+
+NO_FIGURE = "CodeCarbon has no figure for {}"
+GAP = (
+    "CodeCarbon had no figure for {} in a part of the time: the energy counter failed or its "
+    "driver was restarted"
+)
+
+
+def parts_between(start: CarbonTotals, end: CarbonTotals) -> dict[str, Part]:
+    """Return the energy of ``cpu``, ``gpu`` and ``ram`` in the window between two totals.
+
+    A component of zero has no sensor: it is missing. The same holds for one that had no figure in
+    a part of the window, because its sum lacks that part.
     """
-    if start is None or end is None:
-        nan = math.nan
-        return CarbonReading(
-            cpu_kwh=nan,
-            gpu_kwh=nan,
-            ram_kwh=nan,
-            emissions_kg_co2eq=nan,
-            cpu_source=cpu_source,
-            reason="CodeCarbon gave no figures",
-        )
-    parts = {
+    kwh = {
         "cpu": end.cpu_kwh - start.cpu_kwh,
         "gpu": end.gpu_kwh - start.gpu_kwh,
         "ram": end.ram_kwh - start.ram_kwh,
     }
-    gaps = dict(zip(parts, zip(start.silent, end.silent, strict=True), strict=True))
-    partly = [name for name, kwh in parts.items() if kwh > 0 and gaps[name][0] < gaps[name][1]]
-    zero = [name for name, kwh in parts.items() if kwh <= 0]
-    lacking = [name for name in zero if with_gpu or name != "gpu"]
-    known = {k: math.nan if k in (*zero, *partly) else kwh for k, kwh in parts.items()}
-    reasons = [f"CodeCarbon has no figure for {', '.join(lacking)}"] if lacking else []
-    if partly:
-        reasons.append(
-            f"CodeCarbon had no figure for {', '.join(partly)} in a part of the time: the energy "
-            "counter failed or its driver was restarted"
-        )
-    return CarbonReading(
-        cpu_kwh=known["cpu"],
-        gpu_kwh=known["gpu"],
-        ram_kwh=known["ram"],
-        emissions_kg_co2eq=math.nan if reasons else end.emissions_kg - start.emissions_kg,
-        cpu_source=cpu_source,
-        reason="; ".join(reasons),
-    )
+    gaps = dict(zip(kwh, zip(start.silent, end.silent, strict=True), strict=True))
+    return {
+        name: Part(math.nan, NO_FIGURE)
+        if value <= 0
+        else Part(math.nan, GAP)
+        if gaps[name][0] < gaps[name][1]
+        else Part(value)
+        for name, value in kwh.items()
+    }
+
+
+def installed() -> bool:
+    """Return whether CodeCarbon is there."""
+    if "codecarbon" in sys.modules:
+        return sys.modules["codecarbon"] is not None
+    return importlib.util.find_spec("codecarbon") is not None
 
 
 def check_country(country: str) -> None:
-    """Refuse a country whose carbon intensity CodeCarbon does not know.
+    """Refuse a country whose carbon intensity CodeCarbon does not know, where it is installed.
 
     Raises:
         ValueError: The code is not among those of CodeCarbon's data.
     """
+    if not installed():
+        return
     with _quiet():
         from codecarbon.input import DataSource
 
@@ -295,12 +305,31 @@ def check_country(country: str) -> None:
         )
 
 
+# What stands between CodeCarbon and its surroundings is of the whole process.
+_aside = threading.RLock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep CodeCarbon from writing to the terminal, at import too."""
-    log = logging.getLogger("codecarbon")
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before
+    """Keep CodeCarbon from the terminal and from the job that it runs in, at import too.
+
+    In a job of Slurm's it asks ``scontrol`` for the job's share of CPUs and memory and models that,
+    and fails where the job's container has no such command.
+    """
+    with _aside:
+        log = logging.getLogger("codecarbon")
+        disabled, log.disabled = log.disabled, True
+        try:
+            from codecarbon.core import util
+            from codecarbon.external import ram
+
+            jobs = {module: module.SLURM_JOB_ID for module in (util, ram)}
+            for module in jobs:
+                module.SLURM_JOB_ID = None
+            try:
+                yield
+            finally:
+                for module, job in jobs.items():
+                    module.SLURM_JOB_ID = job
+        finally:
+            log.disabled = disabled

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
-from green_screen import names
-from green_screen.power import emissions
+from green_screen.power import frameworks
+from green_screen.power.machine import Machine, MachineTotals, between, check
 from green_screen.power.nvml import Board, NoBoardsError, NvmlError
 from green_screen.power.reading import (
     CarbonReading,
@@ -32,7 +33,7 @@ class Mark:
 
     time_s: float
     boards: tuple[BoardMark, ...]
-    carbon: emissions.CarbonTotals | None
+    machine: MachineTotals
 
 
 class Window:
@@ -75,6 +76,8 @@ class EnergyMeter:
         sample_hz: float = 10.0,
         synchronize: Callable[[], None] | None = None,
         country: str = "USA",
+        carbon_intensity: float | None = None,
+        pue: float = 1.0,
         gpus: Sequence[int] | None = None,
         unmeasured: str = "",
     ) -> None:
@@ -83,30 +86,35 @@ class EnergyMeter:
         Args:
             sample_hz: How often the power is sampled, in [1, 100].
             synchronize: Called at each edge of a window; it waits until the GPU has done what it
-                was given (``tf.test.experimental.sync_devices``, ``torch.cuda.synchronize``).
-            country: ISO 3166-1 code of three letters, for the carbon intensity.
+                was given. Without it the meter waits for PyTorch, TensorFlow, JAX and CuPy, as far
+                as they are imported and use a GPU; other code must say how.
+            country: ISO 3166-1 code of three letters, for the mean carbon intensity that
+                CodeCarbon has for it.
+            carbon_intensity: That of your own electricity in g CO2eq per kWh, instead.
+            pue: Power usage effectiveness of your data centre: emissions are so many times those
+                of the energy. The energies stay those of the machine.
             gpus: Which of the GPUs that CUDA shows this process, counted from 0; ``None`` is all.
             unmeasured: Why GPUs that are used are not among `gpus`. If that leaves none, the energy
                 is missing for this reason, where it would else be an estimate of CPU and RAM.
 
         Raises:
-            ValueError: `sample_hz` is out of range, or the country is unknown to CodeCarbon.
+            ValueError: A value is out of range, or the country is unknown to CodeCarbon.
         """
         if not 1 <= sample_hz <= 100:
             raise ValueError(f"sample_hz must be in [1, 100], but got {sample_hz!r}")
-        emissions.check_country(country)
+        check(country, carbon_intensity, pue)
         self._sample_hz = sample_hz
         self._synchronize = synchronize
-        self._country = country
+        self._country, self._g_per_kwh, self._pue = country, carbon_intensity, pue
         self._gpus = gpus
         self._unmeasured = unmeasured
         self._traces: tuple[BoardTrace, ...] = ()
         self._no_gpu_reason = ""
         self._unreadable = False
         self._sampler: Sampler | None = None
-        self._carbon: emissions.CarbonTracker | None = None
-        self._cpu_source = names.SOURCE_NONE
-        self._last_carbon: emissions.CarbonTotals | None = None
+        self._machine: Machine | None = None
+        self._last_totals = MachineTotals(None)
+        self._synchronized_by = ""
         self._open: dict[str, Mark] = {}
 
     @property
@@ -118,6 +126,11 @@ class EnergyMeter:
     def running(self) -> bool:
         """Whether it measures."""
         return self._sampler is not None
+
+    @property
+    def synchronized_by(self) -> str:
+        """What was waited for at the last edge: names of frameworks, or ``synchronize``."""
+        return self._synchronized_by
 
     @property
     def no_gpu_reason(self) -> str:
@@ -133,17 +146,21 @@ class EnergyMeter:
         """
         if self.running:
             raise RuntimeError("the meter is running already: a `with` block inside needs its own")
-        self._no_gpu_reason, self._unreadable, self._last_carbon = "", False, None
+        self._no_gpu_reason, self._unreadable, self._synchronized_by = "", False, ""
+        self._last_totals = MachineTotals(None)
         self._open.clear()
         chosen = self._choose_boards()
         self._traces = tuple(BoardTrace(board, time.perf_counter) for board in chosen)
-        self._carbon = emissions.CarbonTracker(
-            country=self._country, gpu_indices=[board.index for board in chosen]
+        self._machine = Machine(
+            country=self._country,
+            gpu_indices=[board.index for board in chosen],
+            g_per_kwh=self._g_per_kwh,
+            pue=self._pue,
         )
-        self._sampler = Sampler(self._traces, sample_hz=self._sample_hz)
+        watch = self._machine.watch if self._machine.needs_watching else None
+        self._sampler = Sampler(self._traces, sample_hz=self._sample_hz, watch=watch)
         try:
-            self._carbon.start()
-            self._cpu_source = self._carbon.cpu_source
+            self._machine.start()
             self._sampler.start()
         except BaseException:
             self._stop()
@@ -164,25 +181,21 @@ class EnergyMeter:
 
         Args:
             synchronize: Whether to wait for the GPU.
-            read_carbon: Whether to read CodeCarbon too, which with a GPU takes longer than all
-                else (docs/measuring.md says how long); otherwise its last totals are repeated.
+            read_carbon: Whether to read CPU, memory and emissions too, which with a GPU takes
+                longer than all else (docs/measuring.md says how long); otherwise their last totals
+                are repeated.
         """
-        if self._sampler is None or self._carbon is None:
-            raise RuntimeError("the meter is not running: use it in a `with` block")
-        if synchronize and self._synchronize is not None:
-            self._synchronize()
+        self._require_running()
+        if synchronize:
+            self._wait()
         now = time.perf_counter()
         boards = tuple(trace.mark() for trace in self._traces)
-        if read_carbon:
-            self._last_carbon = self._carbon.read()
-        return Mark(now, boards, self._last_carbon)
+        return Mark(now, boards, self._read_machine() if read_carbon else self._last_totals)
 
     def with_carbon(self, mark: Mark) -> Mark:
-        """Return a mark of just now with CodeCarbon's totals read again."""
-        if self._carbon is None:
-            raise RuntimeError("the meter is not running: use it in a `with` block")
-        self._last_carbon = self._carbon.read()
-        return dataclasses.replace(mark, carbon=self._last_carbon)
+        """Return a mark of just now with the machine's totals read again."""
+        self._require_running()
+        return dataclasses.replace(mark, machine=self._read_machine())
 
     def between(self, start: Mark, end: Mark, name: str = "") -> EnergyReading:
         """Return the reading of the window between two marks."""
@@ -191,8 +204,14 @@ class EnergyMeter:
             for trace, a, b in zip(self._traces, start.boards, end.boards, strict=True)
         )
         uses_gpu = bool(devices or self._gpus or self._unmeasured or self._unreadable)
-        carbon = emissions.between(
-            start.carbon, end.carbon, with_gpu=uses_gpu, cpu_source=self._cpu_source
+        if self._machine is None:
+            raise RuntimeError("the meter has not run: use it in a `with` block")
+        carbon = between(
+            start.machine,
+            end.machine,
+            self._machine.terms,
+            uses_gpu=uses_gpu,
+            gpu_j=sum(device.energy_j for device in devices) if devices else math.nan,
         )
         seconds = end.time_s - start.time_s
         if not devices:
@@ -261,10 +280,30 @@ class EnergyMeter:
             )
         return tuple({visible[gpu].uuid: visible[gpu] for gpu in self._gpus}.values())
 
+    def _require_running(self) -> None:
+        if not self.running:
+            raise RuntimeError("the meter is not running: use it in a `with` block")
+
+    def _wait(self) -> None:
+        """Wait until the GPU has done what it was given."""
+        if self._synchronize is not None:
+            self._synchronize()
+            self._synchronized_by = "synchronize"
+            return
+        # Looked for each time: a framework may begin to use the GPU in the middle of a window.
+        found = frameworks.on_gpu()
+        for wait in found.values():
+            wait()
+        self._synchronized_by = ", ".join(found)
+
+    def _read_machine(self) -> MachineTotals:
+        if self._machine is not None:
+            self._last_totals = self._machine.read()
+        return self._last_totals
+
     def _stop(self) -> None:
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
-        if self._carbon is not None:
-            self._carbon.stop()
-            self._carbon = None
+            if self._machine is not None:
+                self._machine.stop()

@@ -80,16 +80,20 @@ class DeviceReading:
 
 @dataclass(frozen=True, kw_only=True)
 class CarbonReading:
-    """What CodeCarbon says of one window: the whole machine, mostly by models.
+    """The whole machine over one window, mostly by CodeCarbon's models.
 
     Attributes:
         cpu_kwh: CPU energy; by RAPL where it can be read, else by a model of the load.
         gpu_kwh: GPU energy by NVML, read by CodeCarbon itself.
-        ram_kwh: RAM energy, always by a model of the installed memory.
-        emissions_kg_co2eq: Emissions of the three at the country's mean carbon intensity.
-        cpu_source: How CodeCarbon knows the CPU's energy: ``rapl`` (measured), another counter it
-            names, ``codecarbon_estimate`` (a model) or ``none``.
+        ram_kwh: RAM energy, always by CodeCarbon's model of the installed memory.
+        emissions_kg_co2eq: Emissions of what `covers` says, at the country's mean carbon intensity
+            or the meter's own, times the meter's PUE.
+        cpu_source: How the CPU's energy is known: ``rapl`` (measured), another counter that
+            CodeCarbon names, ``codecarbon_estimate`` (a model) or ``none``.
         reason: Why figures are missing; empty if none is.
+        dram_kwh: The memory's energy by RAPL, which few machines count.
+        covers: Of which parts the energy is known: ``cpu``, ``memory``, ``gpu``.
+        modelled: Whether CodeCarbon is installed.
     """
 
     cpu_kwh: float
@@ -98,11 +102,27 @@ class CarbonReading:
     emissions_kg_co2eq: float
     cpu_source: str
     reason: str
+    dram_kwh: float = NAN
+    covers: tuple[str, ...] = ()
+    modelled: bool = True
 
     @property
-    def estimate_j(self) -> float:
-        """CPU and RAM energy in joules: what stands for the energy where there is no GPU."""
-        return (self.cpu_kwh + self.ram_kwh) * 3.6e6
+    def machine_j(self) -> float:
+        """CPU and memory in joules: what stands for the energy where there is no GPU.
+
+        By CodeCarbon, an estimate. Without it by RAPL alone: of the CPU, and of the memory where
+        that has a counter.
+        """
+        if self.modelled:
+            return (self.cpu_kwh + self.ram_kwh) * 3.6e6
+        return (self.cpu_kwh + (0.0 if math.isnan(self.dram_kwh) else self.dram_kwh)) * 3.6e6
+
+    @property
+    def machine_source(self) -> str:
+        """What `machine_j` is by."""
+        if self.modelled:
+            return names.SOURCE_ESTIMATE
+        return names.SOURCE_NONE if math.isnan(self.cpu_kwh) else names.SOURCE_RAPL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +130,8 @@ class EnergyReading:
     """The energy of one window.
 
     With GPUs the energies are those of the GPUs alone. Without one, `energy_j` is CodeCarbon's
-    estimate for the CPU and RAM of the machine, and `source` says so.
+    estimate for the CPU and RAM of the machine, and `source` says so; without CodeCarbon it is what
+    RAPL counts.
 
     Attributes:
         name: The window's name.
@@ -121,10 +142,10 @@ class EnergyReading:
         max_power_w: Sum of the boards' highest sampled powers.
         seconds: Length of the window.
         resolution_j: How far `energy_j` can be off for the coarseness of its source.
-        source: ``nvml_counter``, ``nvml_power``, ``codecarbon_estimate`` or ``none``.
+        source: ``nvml_counter``, ``nvml_power``, ``codecarbon_estimate``, ``rapl`` or ``none``.
         reason: Why `energy_j` is missing, or not by the best source; empty otherwise.
         devices: One reading a board.
-        carbon: What CodeCarbon says of the same window.
+        carbon: CPU, memory and emissions of the same window.
     """
 
     name: str
@@ -139,6 +160,14 @@ class EnergyReading:
     reason: str
     devices: tuple[DeviceReading, ...]
     carbon: CarbonReading
+
+    @property
+    def system_energy_j(self) -> float:
+        """GPUs, CPU and memory in joules where counters measure all of them; NaN elsewhere."""
+        if self.carbon.cpu_source != names.SOURCE_RAPL or self.source == names.SOURCE_NONE:
+            return NAN
+        gpu_j = sum(device.energy_j for device in self.devices)
+        return gpu_j + (self.carbon.cpu_kwh + self.carbon.dram_kwh) * 3.6e6
 
     @property
     def disagreement(self) -> float:
@@ -207,12 +236,12 @@ def machine_reading(
     Args:
         name: The window's name.
         seconds: Its length.
-        carbon: What CodeCarbon says of it.
+        carbon: What is known of it.
         reason: Why no GPU is measured.
         uses_gpu: Whether one is used all the same: then an estimate of CPU and RAM is not the
             energy, and that is missing.
     """
-    energy_j = NAN if uses_gpu else carbon.estimate_j
+    energy_j = NAN if uses_gpu else carbon.machine_j
     if math.isnan(energy_j) and not uses_gpu:
         reason = f"{reason}; {carbon.reason}"
     return EnergyReading(
@@ -224,7 +253,7 @@ def machine_reading(
         max_power_w=NAN,
         seconds=seconds,
         resolution_j=NAN,
-        source=names.SOURCE_NONE if uses_gpu else names.SOURCE_ESTIMATE,
+        source=names.SOURCE_NONE if uses_gpu else carbon.machine_source,
         reason=reason,
         devices=(),
         carbon=carbon,

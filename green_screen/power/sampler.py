@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from green_screen.power.trace import BoardTrace
 
@@ -16,9 +16,16 @@ STATUS_HZ = 2.0
 class Sampler:
     """Samples power at `sample_hz` and status at 2 Hz until it is stopped."""
 
-    def __init__(self, traces: Sequence[BoardTrace], *, sample_hz: float) -> None:
-        """Prepare to sample `traces`."""
+    def __init__(
+        self,
+        traces: Sequence[BoardTrace],
+        *,
+        sample_hz: float,
+        watch: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare to sample `traces`, and to call `watch` as often as a status is read."""
         self._traces = traces
+        self._watch = watch
         self._period_s = 1.0 / sample_hz
         self._status_every = max(1, round(sample_hz / STATUS_HZ))
         self._stopping = threading.Event()
@@ -27,7 +34,7 @@ class Sampler:
     def start(self) -> None:
         """Take the first sample here and now, then go on in the background."""
         self._sample(0)
-        if self._traces:
+        if self._traces or self._watch:
             self._thread.start()
 
     def stop(self) -> None:
@@ -48,7 +55,10 @@ class Sampler:
             self._sample(tick)
 
     def _sample(self, tick: int) -> None:
+        reads_status = tick % self._status_every == 0
         for trace in self._traces:
             trace.sample_power()
-            if tick % self._status_every == 0:
+            if reads_status:
                 trace.sample_status()
+        if reads_status and self._watch is not None:
+            self._watch()

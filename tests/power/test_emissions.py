@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
-from green_screen.power import emissions
+from green_screen.power import emissions, machine
 from green_screen.power.emissions import CarbonTotals, CarbonTracker
-from green_screen.power.reading import CarbonReading
+from green_screen.power.machine import MachineTotals
 
 
-def between(*totals: CarbonTotals | None, with_gpu: bool) -> CarbonReading:
-    return emissions.between(*totals, with_gpu=with_gpu, cpu_source="rapl")
+def between(start: CarbonTotals | None, end: CarbonTotals | None, *, with_gpu: bool, **gpu: float):
+    totals = MachineTotals(start), MachineTotals(end)
+    return machine.between(*totals, machine.Terms(), uses_gpu=with_gpu, **gpu)
 
 
 def test_totals_rise_and_stop():
@@ -90,6 +91,14 @@ def test_a_component_that_was_silent_for_a_part_of_the_window_is_missing(lacking
         assert f"no figure for {lacking} in a part of the time" in reading.reason
     for start, end in ((0, 1), (2, 3)):  # before it fell silent, and after it came back
         assert between(totals[start], totals[end], with_gpu=True).reason == ""
+
+
+def test_where_codecarbon_has_no_gpu_the_emissions_are_those_of_the_meters_joules():
+    start, end = CarbonTotals(), CarbonTotals(1.0, cpu_kwh=1.0, ram_kwh=1.0, emissions_kg=0.8)
+    reading = between(start, end, with_gpu=True, gpu_j=3 * 3.6e6)
+    assert math.isnan(reading.gpu_kwh)
+    assert reading.emissions_kg_co2eq == pytest.approx(0.4 * (1 + 1 + 3))
+    assert reading.covers == ("cpu", "memory", "gpu")
 
 
 def test_no_figures_are_missing_figures():
@@ -201,9 +210,10 @@ def test_after_a_restart_of_the_driver_its_dead_counter_is_a_gap(tmp_path):
     first, second, third = run_offline(environment, tmp_path)["windows"]
     assert first["gpu_j"] == pytest.approx(400 * first["seconds"], abs=60) and first["reason"] == ""
     for window in (second, third):
-        assert math.isnan(window["gpu_j"]) and math.isnan(window["kg"])
+        assert math.isnan(window["gpu_j"])
         assert "no figure for gpu" in window["reason"]
-    # Our own meter finds the new driver.
+    # Our own meter finds the new driver, and emissions are those of its joules.
+    assert third["kg"] > 0
     assert third["joules"] == pytest.approx(400 * third["seconds"], abs=60)
 
 
@@ -221,3 +231,25 @@ simulation = simulated_nvml.Simulation.from_json(os.environ[simulated_nvml.VARIA
 simulation.boards[0].__class__ = Restarting
 simulated_nvml.install(simulation)
 """
+
+
+_SCONTROL = """#!/bin/sh
+echo "JobId=1 NumCPUs=1 AllocTRES=cpu=1,mem=1M,node=1"
+"""
+
+
+@pytest.mark.parametrize("scontrol", [False, True], ids=["without scontrol", "with scontrol"])
+def test_in_a_job_of_slurms_the_figures_are_those_of_the_machine(tmp_path, scontrol):
+    plain = run_offline({}, tmp_path)["windows"]
+    environment = {"SLURM_JOB_ID": "1", "SLURM_JOBID": "1", "PATH": str(tmp_path)}
+    if scontrol:
+        command = tmp_path / "scontrol"
+        command.write_text(_SCONTROL, encoding="utf-8")
+        command.chmod(0o755)
+        environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    for window, before in zip(run_offline(environment, tmp_path)["windows"], plain, strict=True):
+        assert window["cpu_source"] == before["cpu_source"] and window["reason"] == ""
+        # The memory's model is a constant: a megabyte would be 10 W or less.
+        power_w, before_w = (w["ram_j"] / w["seconds"] for w in (window, before))
+        assert power_w == pytest.approx(before_w, rel=0.2)
+        assert window["cpu_j"] > 0 and window["kg"] > 0
