@@ -28,17 +28,14 @@ ANOVA_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class TypeTwo:
-    """The projections that give Type II sums of squares of any response over the same runs.
+class Projections:
+    """The projections that give the sums of squares of any response over the same runs.
 
     Attributes:
-        design: The model's terms.
-        bases: Term name -> orthonormal basis (runs x df) of what the term adds to all terms that
-            do not contain it.
+        bases: Term name -> orthonormal basis (runs x df) of what the term adds to the others.
         space: Orthonormal basis of the whole model.
     """
 
-    design: Design
     bases: Mapping[str, Matrix]
     space: Matrix
 
@@ -65,6 +62,17 @@ class TypeTwo:
         return np.array([basis.shape[1] for basis in self.bases.values()])
 
 
+@dataclass(frozen=True)
+class TypeTwo(Projections):
+    """Type II: each term beside all terms that do not contain it.
+
+    Attributes:
+        design: The model's terms.
+    """
+
+    design: Design
+
+
 def type_two(design: Design, matrix: Matrix) -> TypeTwo:
     """Prepare the Type II sums of squares of a design.
 
@@ -80,12 +88,12 @@ def type_two(design: Design, matrix: Matrix) -> TypeTwo:
             for other in design.terms
             if other != term and not other.contains(term)
         ]
-        given = _orthonormal(np.hstack(before))
+        given = orthonormal(np.hstack(before))
         own = matrix[:, slices[term.name]]
-        basis = _orthonormal(own - given @ (given.T @ own), np.linalg.norm(own, axis=0).max())
+        basis = orthonormal(own - given @ (given.T @ own), np.linalg.norm(own, axis=0).max())
         if basis.shape[1]:
             bases[term.name] = basis
-    return TypeTwo(design, bases, _orthonormal(matrix))
+    return TypeTwo(bases, orthonormal(matrix), design)
 
 
 def anova_table(type_two_: TypeTwo, response: Matrix, alpha: float) -> pd.DataFrame:
@@ -135,7 +143,7 @@ def holm(p: Matrix) -> Matrix:
     return adjusted
 
 
-def _orthonormal(columns: Matrix, scale: float | None = None) -> Matrix:
+def orthonormal(columns: Matrix, scale: float | None = None) -> Matrix:
     """Return an orthonormal basis of the columns' span; `scale` says what counts as length 1."""
     norms = np.linalg.norm(columns, axis=0)
     unit = columns / np.where(norms > 0, norms, 1.0) if scale is None else columns / scale

@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold
 
 from green_screen.results.frame import EFFECTIVE, configurations
 from green_screen.space import FACTOR_NAMES
-from green_screen.statistics.anova import TypeTwo
+from green_screen.statistics.anova import Projections, TypeTwo
 from green_screen.statistics.coding import Coding, Matrix, Term, sort_levels
 from green_screen.statistics.estimators import LeastSquares
 from green_screen.statistics.model_matrix import Design
@@ -175,13 +175,37 @@ def permutation_check(
     nuisance += [matrix[:, slices[t.name]] for t in type_two.design.terms if not t.is_hypothesis]
     given = np.hstack(nuisance)
     residual = y - given @ np.linalg.lstsq(given, y, rcond=None)[0]
-    strongest = _smallest_p(type_two, tested, residual[:, None])[0]
+    return permuted_rule(
+        type_two, tested, residual, permutations=permutations, alpha=alpha, seed=seed
+    )
+
+
+def permuted_rule(
+    projections: Projections,
+    tested: Matrix,
+    residual: Matrix,
+    *,
+    permutations: int,
+    alpha: float,
+    seed: int,
+) -> PermutationCheck:
+    """Apply the rule to permutations of a response in which there is nothing.
+
+    Args:
+        projections: Of the terms.
+        tested: Which of them are hypotheses.
+        residual: What the nuisance terms leave of the response.
+        permutations: How many.
+        alpha: Of Holm's correction.
+        seed: Of the permutations.
+    """
+    strongest = _smallest_p(projections, tested, residual[:, None])[0]
     rng = np.random.default_rng(seed)
     smallest: list[float] = []
     while len(smallest) < permutations:
         block = min(_PERMUTATION_BLOCK, permutations - len(smallest))
         shuffled = rng.permuted(np.repeat(residual[:, None], block, axis=1), axis=0)
-        smallest.extend(_smallest_p(type_two, tested, shuffled))
+        smallest.extend(_smallest_p(projections, tested, shuffled))
     values = np.array(smallest)
     # Holm's first step decides whether anything at all is found.
     found = int(np.sum(values <= alpha / tested.sum()))
@@ -247,9 +271,9 @@ def _drops(forest: RandomForestRegressor, codes: Matrix, y: Matrix, seed: int) -
     return np.array([[whole - r2_score(y, one) for one in repeats] for repeats in predicted])
 
 
-def _smallest_p(type_two: TypeTwo, tested: Matrix, responses: Matrix) -> Matrix:
-    _, f, _ = type_two.f_statistics(responses)
-    p = stats.f.sf(f, type_two.term_df()[:, None], type_two.residual_df)
+def _smallest_p(projections: Projections, tested: Matrix, responses: Matrix) -> Matrix:
+    _, f, _ = projections.f_statistics(responses)
+    p = stats.f.sf(f, projections.term_df()[:, None], projections.residual_df)
     return np.asarray(p[tested].min(axis=0))
 
 

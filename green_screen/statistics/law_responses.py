@@ -1,0 +1,142 @@
+"""What the law is fitted to: joules and seconds of an image, in training and in validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from green_screen import names
+from green_screen.results.frame import EFFECTIVE
+from green_screen.space import partition_percentages
+from green_screen.statistics.law import LAW_FACTORS
+from green_screen.statistics.responses import UsableRuns, exclusion_reasons
+
+# The forward pass is a third of the arithmetic of a training step (the backward pass has two
+# products for each of its one), so a validated image counts as a third of a trained one where the
+# energies of both were not measured apart.
+VALIDATION_SHARE = 1.0 / 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawResponse:
+    """A quantity of an image.
+
+    Attributes:
+        name: For tables and files.
+        metric: The run metric that it is made of.
+        unit: ``J`` or ``s``; of an image, or of a pass over the data if `per` says so.
+        label: What it is.
+        per: What the number is divided by.
+        value: From runs to the quantity.
+        factors: The factors that can act on it.
+    """
+
+    name: str
+    metric: str
+    unit: str
+    label: str
+    value: Callable[[pd.DataFrame], pd.Series[float]]
+    per: str = "image"
+    factors: tuple[str, ...] = LAW_FACTORS
+
+
+def usable_law_runs(runs: pd.DataFrame, response: LawResponse) -> UsableRuns:
+    """Return the runs that a law is fitted to: comparable in model and energy source.
+
+    Other data, sizes and hardware have ratios of their own, so runs that differ in them stay.
+    """
+    same = ("model", "energy_source") if response.unit == "J" else ("model",)
+    return UsableRuns.split(runs, exclusion_reasons(runs, positive=response.metric, same=same))
+
+
+def log_response(runs: pd.DataFrame, response: LawResponse) -> np.ndarray:
+    """Return the log of a response of usable runs."""
+    return np.log(response.value(runs).to_numpy(dtype=np.float64))
+
+
+def training_response(runs: pd.DataFrame) -> LawResponse:
+    """Return the joules of a trained image, from the metric that most runs have.
+
+    Energies of training alone are preferred; an epoch's are divided by its images where their
+    numbers are known, and by its share of the data where they are not (imported runs).
+    """
+    known = {
+        metric: int((runs[metric] > 0).sum())
+        for metric in (names.ENERGY_PER_1K_IMAGES_J, names.ENERGY_PER_EPOCH_J)
+    }
+    if known[names.ENERGY_PER_1K_IMAGES_J] >= known[names.ENERGY_PER_EPOCH_J]:
+        return TRAINING_J
+    counted = (runs[names.N_TRAIN_IMAGES] > 0).sum() >= known[names.ENERGY_PER_EPOCH_J]
+    return EPOCH_J if counted else PASS_J
+
+
+def _inverse(metric: str) -> Callable[[pd.DataFrame], pd.Series[float]]:
+    return lambda runs: 1.0 / runs[metric]
+
+
+def _per_image(metric: str) -> Callable[[pd.DataFrame], pd.Series[float]]:
+    return lambda runs: runs[metric] / 1e3
+
+
+def _epoch(runs: pd.DataFrame) -> pd.Series[float]:
+    validation = runs[names.N_VALIDATION_IMAGES].fillna(0.0)
+    images = runs[names.N_TRAIN_IMAGES] + VALIDATION_SHARE * validation
+    return runs[names.ENERGY_PER_EPOCH_J] / images
+
+
+def _pass(runs: pd.DataFrame) -> pd.Series[float]:
+    shares = runs[EFFECTIVE + "partitioning"].map(partition_percentages)
+    weight = shares.map(lambda parts: (parts[0] + VALIDATION_SHARE * parts[1]) / 100.0)
+    return runs[names.ENERGY_PER_EPOCH_J] / weight.astype(float)
+
+
+_FORWARD = ("precision", "internal")
+
+TRAINING_J = LawResponse(
+    name="training_j",
+    metric=names.ENERGY_PER_1K_IMAGES_J,
+    unit="J",
+    label="training energy per image",
+    value=_per_image(names.ENERGY_PER_1K_IMAGES_J),
+)
+EPOCH_J = LawResponse(
+    name="training_j",
+    metric=names.ENERGY_PER_EPOCH_J,
+    unit="J",
+    label="epoch energy per image, a validated image counted as a third of a trained one",
+    value=_epoch,
+)
+PASS_J = LawResponse(
+    name="training_j",
+    metric=names.ENERGY_PER_EPOCH_J,
+    unit="J",
+    label="epoch energy per pass over the data, a validated image counted as a third",
+    value=_pass,
+    per="pass over the data",
+)
+TRAINING_S = LawResponse(
+    name="training_s",
+    metric=names.STEADY_IMAGES_PER_S,
+    unit="s",
+    label="training time per image",
+    value=_inverse(names.STEADY_IMAGES_PER_S),
+)
+VALIDATION_J = LawResponse(
+    name="validation_j",
+    metric=names.VALIDATION_ENERGY_PER_1K_IMAGES_J,
+    unit="J",
+    label="validation energy per image",
+    value=_per_image(names.VALIDATION_ENERGY_PER_1K_IMAGES_J),
+    factors=_FORWARD,
+)
+VALIDATION_S = LawResponse(
+    name="validation_s",
+    metric=names.STEADY_VALIDATION_IMAGES_PER_S,
+    unit="s",
+    label="validation time per image",
+    value=_inverse(names.STEADY_VALIDATION_IMAGES_PER_S),
+    factors=_FORWARD,
+)
