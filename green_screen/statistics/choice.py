@@ -21,8 +21,8 @@ Model = Literal["law", "log-linear"]
 
 CHOICE_RULE = (
     "Both models predict the same held-out configurations (5 folds of whole configurations, "
-    "repeated). Over the runs that both predict, the one with the smaller mean squared error of the "
-    "log response describes the campaign; one that predicts fewer than half of the held-out runs "
+    "repeated). Over the runs that both predict, the one with the smaller mean squared error of "
+    "the log response describes the campaign; one that predicts fewer than half of the held-out runs "
     "loses to one that predicts more. The law is not fitted to a campaign at one batch size."
 )
 # Folds are repeated until so many runs have been predicted: more would change no digit.
@@ -141,7 +141,7 @@ def _law_fold(
     if part.residual_df < MIN_FOLD_RESIDUAL_DF:
         return np.full((2, len(test)), np.nan)
     held = rows.at(test)
-    unknown = _unseen(rows.step, train, test) | _unseen(rows.image, train, test)
+    unknown = np.logical_or(*(_unseen(c, train, test) for c in (rows.step, rows.image)))
     found = np.vstack([part.log_energy(held), part.half_width(held, alpha, new_run=True)])
     found[:, unknown] = np.nan
     return found

@@ -86,12 +86,12 @@ class LawFit:
 
     def standard_error(self, contrast: Matrix) -> Matrix:
         """Return the standard error of linear combinations of the parameters, one a row."""
-        return np.sqrt(np.einsum("ij,jk,ik->i", contrast, self.covariance, contrast))
+        return np.asarray(np.sqrt(((contrast @ self.covariance) * contrast).sum(axis=1)))
 
     def half_width(self, rows: Rows, alpha: float, *, new_run: bool) -> Matrix:
         """Return half the width of the interval of the log mean, or of one new run."""
         variance = self.standard_error(self.gradient(rows)) ** 2
-        return self.t(alpha) * np.sqrt(variance + (self.noise**2 if new_run else 0.0))
+        return np.asarray(self.t(alpha) * np.sqrt(variance + self.noise**2 * new_run))
 
     def log_step(self, rows: Rows) -> tuple[Matrix, Matrix]:
         """Return log a of each row, and the contrast of the parameters that it is."""

@@ -11,6 +11,7 @@ import pandas as pd
 from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.space import partition_percentages
+from green_screen.statistics.coding import Matrix
 from green_screen.statistics.law import LAW_FACTORS
 from green_screen.statistics.responses import UsableRuns, exclusion_reasons
 
@@ -52,9 +53,9 @@ def usable_law_runs(runs: pd.DataFrame, response: LawResponse) -> UsableRuns:
     return UsableRuns.split(runs, exclusion_reasons(runs, positive=response.metric, same=same))
 
 
-def log_response(runs: pd.DataFrame, response: LawResponse) -> np.ndarray:
+def log_response(runs: pd.DataFrame, response: LawResponse) -> Matrix:
     """Return the log of a response of usable runs."""
-    return np.log(response.value(runs).to_numpy(dtype=np.float64))
+    return np.asarray(np.log(response.value(runs).to_numpy(dtype=np.float64)))
 
 
 def training_response(runs: pd.DataFrame) -> LawResponse:

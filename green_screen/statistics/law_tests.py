@@ -138,7 +138,7 @@ def groups_off(
         takes. By the normal distribution of a group's mean, Bonferroni over all groups; the
         strongest first, and no group that a stronger one explains (nine of ten runs in common).
     """
-    members = {name: inside for name, inside in _groups(runs) if _MIN_GROUP <= inside.sum()}
+    members = {name: inside for name, inside in _groups(runs) if inside.sum() >= _MIN_GROUP}
     found = []
     for name, inside in members.items():
         n = int(inside.sum())
@@ -152,7 +152,7 @@ def groups_off(
     for row in sorted(found):
         inside = members[row[1]]
         overlaps = (
-            (members[other] & inside).sum() / min(inside.sum(), members[other].sum())
+            np.logical_and(members[other], inside).sum() / min(inside.sum(), members[other].sum())
             for _, other, _, _ in kept
         )
         if len(kept) < most and not any(share > 0.9 for share in overlaps):
@@ -172,7 +172,7 @@ def _groups(runs: pd.DataFrame) -> Iterator[tuple[str, Matrix]]:
     yield from ((name, inside) for name, _, inside in single)
     for (one, factor, inside), (other, second, within) in itertools.combinations(single, 2):
         if factor != second:
-            yield f"{one}, {other}", inside & within
+            yield f"{one}, {other}", np.logical_and(inside, within)
 
 
 def _without(design: LawDesign, factor: str) -> LawDesign:
@@ -232,4 +232,3 @@ def _control_columns(control: str, runs: pd.DataFrame) -> tuple[str, ...]:
 def _others(factor: str, runs: pd.DataFrame) -> tuple[str, ...]:
     counts = runs[EFFECTIVE + factor].value_counts()
     return sort_levels(factor, set(counts.index[1:]))
-
