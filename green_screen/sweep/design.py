@@ -21,6 +21,10 @@ from green_screen.options import SweepOptions, require
 from green_screen.space import FACTOR_NAMES, Level, Space, TrainingConfig
 from green_screen.sweep.association import IntArray, decouple
 
+# A name that is cut for want of room keeps what moves energy.
+_MOVERS = ("batch_size", "internal", "precision", "optimizer")
+_NAMED_FIRST = (*_MOVERS, *(factor for factor in FACTOR_NAMES if factor not in _MOVERS))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
@@ -40,10 +44,11 @@ class PlannedRun:
 
     def name(self, baseline: TrainingConfig) -> str:
         """Return a run name that says what differs from the baseline."""
+        levels, its_levels = self.config.as_params(), baseline.as_params()
         different = [
-            f"{factor}={level}"
-            for factor, level in self.config.as_params().items()
-            if level != baseline.as_params()[factor]
+            f"{factor}={levels[factor]}"
+            for factor in _NAMED_FIRST
+            if levels[factor] != its_levels[factor]
         ]
         what = " ".join(different) or "baseline"
         again = f" again ({self.replicate_of:03})" if self.replicate_of is not None else ""

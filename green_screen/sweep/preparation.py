@@ -112,4 +112,6 @@ def log_design(design: Design, parent: RunLogger) -> str:
             names.TAG_MISSING_LEVELS: ", ".join(executed.missing),
         }
     )
+    if requested.text() == executed.text():
+        return f"design: {executed.text()}"
     return f"design as requested: {requested.text()}\ndesign as executed: {executed.text()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import textwrap
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -15,7 +15,14 @@ from green_screen import names
 from green_screen.executors.executor import Job
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.sweep.energies import EnergyTally
+from green_screen.sweep.forecast import Forecast
 from green_screen.sweep.runner import Ended
+
+# What is printed fits a terminal of so many columns, and a narrower one if that is what there is.
+COLUMNS = 100
+# The least of a run's name that is shown, and the most lines of a reason: the run has all of it.
+_LEAST_NAME = 12
+_REASON_LINES = 4
 
 
 def duration(seconds: float) -> str:
@@ -24,6 +31,22 @@ def duration(seconds: float) -> str:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def shortened(name: str, columns: int) -> str:
+    """Return a run's name in at most so many columns: its first words, and how many are left out.
+
+    >>> shortened("007 batch_size=64 lr=0.01 optimizer=Adam", 24)
+    '007 batch_size=64 +2'
+    """
+    if len(name) <= columns:
+        return name
+    words = name.split()
+    for kept in range(len(words) - 1, 0, -1):
+        text = f"{' '.join(words[:kept])} +{len(words) - kept}"
+        if len(text) <= columns:
+            return text
+    return name[:columns]
 
 
 def power_now_w(boards: Sequence[Board]) -> float:
@@ -64,21 +87,22 @@ class CampaignProgress:
         ended = list(done)
         finished = [run for run in ended if run.info.status == "FINISHED"]
         self._console = console or Console(soft_wrap=True, highlight=False)
+        is_terminal = self._console.is_terminal
+        self._columns = min(self._console.width, COLUMNS) if is_terminal else COLUMNS
         self._planned = planned
-        self._slots = max(slots, 1)
         self._boards = boards
         self._left = planned - len(finished)
         self._ended = len(finished)
         self._energy = EnergyTally(ended)
-        seconds = [s for s in map(run_seconds, finished) if math.isfinite(s)]
-        self._n_timed, self._timed_s = len(seconds), sum(seconds)
-        self._under_way: dict[str, tuple[str, float]] = {}
+        self._forecast = Forecast(slots, map(run_seconds, finished))
+        self._guess_said = False
+        self._under_way: dict[str, str] = {}
         self._bar = Progress(
             TextColumn("run {task.fields[number]} of {task.total}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not is_terminal,
             transient=True,
         )
         self._task = self._bar.add_task(
@@ -102,74 +126,101 @@ class CampaignProgress:
 
     def started(self, job: Job, name: str) -> None:
         """Take note of a start."""
-        self._under_way[job.run_id] = name, time.monotonic()
+        self._under_way[job.run_id] = name
+        self._forecast.started(job)
         if not self._console.is_terminal:
-            self._console.print(
-                f"run {self._number()} of {self._planned}: {name} ({self._figures()})",
-                markup=False,
-            )
+            before, after = f"run {self._number()} of {self._planned}: ", f" ({self._figures()})"
+            room = max(self._columns - len(before) - len(after), _LEAST_NAME)
+            self._print(f"{before}{shortened(name, room)}{after}")
         self.poll()
 
     def ended(self, ended: Ended) -> None:
         """Take note of an end, and say how it came out."""
-        name, _ = self._under_way.pop(ended.run.info.run_id)
+        name = self._under_way.pop(ended.run.info.run_id)
         self._ended += 1
         self._left -= 1
         self._energy.add(ended.run)
-        self._n_timed += 1
-        self._timed_s += ended.result.wall_s
-        self._console.print(_line(name, ended), markup=False)
+        self._forecast.ended(ended.run.info.run_id, ended.result.wall_s)
+        if ended.finished:
+            self._print(_line(name, ended, self._columns))
+        else:
+            self._explain(ended.run.info.status.lower(), name, ended.result.reason)
         self.poll()
 
     def lost(self, ended: Ended) -> None:
         """Take note of a run that was lost with its node and is done again."""
-        name, _ = self._under_way.pop(ended.run.info.run_id)
+        name = self._under_way.pop(ended.run.info.run_id)
+        self._forecast.lost(ended.run.info.run_id)
         self._energy.add(ended.run)
-        self._console.print(f"done again: {name}: {ended.result.reason}", markup=False)
+        self._explain("done again", name, ended.result.reason)
         self.poll()
 
     def say(self, text: str) -> None:
-        """Show a line above the bar."""
-        self._console.print(text, markup=False)
+        """Show a text above the bar, each of its lines folded to fit."""
+        for line in text.splitlines():
+            self._print(textwrap.fill(line, self._columns, subsequent_indent="  "))
 
     def poll(self) -> None:
         """Refresh power and time."""
+        self._forecast.look()
         if self._console.is_terminal:
-            current = " | ".join(name for name, _ in self._under_way.values())
-            state = f"{self._figures()}  {current}"
             self._bar.update(
                 self._task,
                 completed=self._ended,
                 number=self._number(),
-                state=state,
+                state=self._state(),
                 refresh=True,
             )
+        elif self._forecast.guessed and not self._guess_said:
+            # A file of lines would have no time left before the second run starts.
+            self._guess_said = True
+            self._print(f"  {self._time_left()}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _explain(self, what: str, name: str, reason: str) -> None:
+        """Say why a run is not finished, in a few lines; the run's tag has the whole reason."""
+        self._print(
+            textwrap.fill(
+                f"{what}: {shortened(name, self._columns // 2)}: {reason}",
+                self._columns,
+                subsequent_indent="  ",
+                max_lines=_REASON_LINES,
+                placeholder=" ...",
+            )
+        )
 
     def _number(self) -> int:
         """Return which of the campaign's runs the latest one is."""
         return self._ended + len(self._under_way)
 
+    def _state(self) -> str:
+        """Return what stands beside the bar: figures, and the runs under way as far as they fit."""
+        # The bar, what stands before it, and a column between any two of them.
+        room = self._columns - len(f"run {self._number()} of {self._planned}") - 20 - 2
+        figures = self._figures()
+        each = (room - len(figures)) // max(len(self._under_way), 1) - 3
+        shown = [shortened(name, each) for name in self._under_way.values() if each >= 3]
+        return f"{figures}  {' | '.join(shown)}"[:room]
+
     def _figures(self) -> str:
         power = power_now_w(self._boards)
         now = f"{power:.0f} W now, " if math.isfinite(power) else ""
-        return f"{now}{self._energy.text()} so far, {duration(self._left_s())} left"
+        return f"{now}{self._energy.text()} so far, {self._time_left()}"
 
-    def _left_s(self) -> float:
-        """Return the time left if the runs to come take as long as those so far, on average."""
-        if not self._n_timed:
-            return math.nan
-        mean = self._timed_s / self._n_timed
-        since = sum(time.monotonic() - started for _, started in self._under_way.values())
-        return max(mean * self._left - since, 0.0) / self._slots
+    def _time_left(self) -> str:
+        left_s = self._forecast.left_s(self._left)
+        if math.isnan(left_s):
+            return "time left: after an epoch"
+        return f"{duration(left_s)} left{' (a guess)' if self._forecast.guessed else ''}"
 
 
-def _line(name: str, ended: Ended) -> str:
-    status = ended.run.info.status
-    if not ended.finished:
-        return f"{status.lower()}: {name}: {ended.result.reason}"
-    metrics = ended.run.data.metrics
-    accuracy = metrics.get(names.TEST_ACCURACY, math.nan)
-    return (
-        f"finished: {name}: {duration(ended.result.wall_s)}, {EnergyTally([ended.run]).text()}, "
-        f"test accuracy {accuracy:.3f}"
-    )
+def _line(name: str, ended: Ended, columns: int) -> str:
+    """Return the line of a finished run: its name, duration, energy and accuracy below others'."""
+    accuracy = ended.run.data.metrics.get(names.TEST_ACCURACY, math.nan)
+    percent = f"{100 * accuracy:.1f} %" if math.isfinite(accuracy) else "n/a"
+    took, energy = duration(ended.result.wall_s), EnergyTally([ended.run]).text()
+    figures = f"  {took:>7}  {energy:>18}  test accuracy {percent:>7}"
+    room = max(columns - len(figures), _LEAST_NAME)
+    return f"{shortened(name, room):<{room}}{figures}"

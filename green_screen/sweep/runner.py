@@ -136,9 +136,9 @@ def _let_orphan_end(run_id: str) -> Run:
 
 def _known_s(run: Run) -> float:
     """Return the seconds of a run's epochs, those for the measurement alone included, and wait."""
-    epochs_s = tracking.metric_sum(run.info.run_id, names.EPOCH_TIME_S)
+    epochs_s = sum(tracking.metric_values(run.info.run_id, names.EPOCH_TIME_S))
     if names.FURTHER_EPOCH_TIME_S in run.data.metrics:
-        epochs_s += tracking.metric_sum(run.info.run_id, names.FURTHER_EPOCH_TIME_S)
+        epochs_s += sum(tracking.metric_values(run.info.run_id, names.FURTHER_EPOCH_TIME_S))
     return epochs_s + float(run.data.metrics.get(names.COOLDOWN_S, 0.0))
 
 

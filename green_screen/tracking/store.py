@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -160,6 +161,8 @@ def _prepare_store() -> None:
 @functools.cache
 def _prepare(uri: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)  # as MLflow does
+    # That it makes the tables of a new file is no news to a person, and breaks into the progress.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # Not the file itself: to close a descriptor of it would end SQLite's own locks.
     with alone(folder):
         patiently(lambda: MlflowClient(uri))  # which a signal must not break off half made
@@ -228,10 +231,17 @@ def read_run(run_id: str, patience: float | None = None) -> Run:
     return patiently(lambda: MlflowClient().get_run(run_id), patience)
 
 
-def metric_sum(run_id: str, metric: str) -> float:
-    """Return the sum of a metric over its steps; 0 if it was never logged."""
-    history = patiently(lambda: MlflowClient().get_metric_history(run_id, metric))
-    return float(sum({point.step: point.value for point in history}.values()))
+def metric_values(run_id: str, metric: str, patience: float | None = None) -> list[float]:
+    """Return a metric's values by step, the last one logged of each; none if it never was.
+
+    Args:
+        run_id: The run.
+        metric: Its metric.
+        patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
+    """
+    history = patiently(lambda: MlflowClient().get_metric_history(run_id, metric), patience)
+    latest = {point.step: float(point.value) for point in history}
+    return [latest[step] for step in sorted(latest)]
 
 
 def search_runs(

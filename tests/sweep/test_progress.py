@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -9,13 +10,14 @@ from mlflow.entities import Metric, Run, RunData, RunInfo, RunTag
 from rich.console import Console
 from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.executors.executor import Job, JobResult, Outcome
 from green_screen.options import TrainOptions
 from green_screen.power.visible import local_boards
 from green_screen.space import Space
+from green_screen.sweep import forecast
 from green_screen.sweep.energies import EnergyTally, energy
-from green_screen.sweep.progress import CampaignProgress, duration
+from green_screen.sweep.progress import CampaignProgress, duration, shortened
 from green_screen.sweep.runner import Ended
 
 
@@ -74,7 +76,7 @@ def test_plain_lines_without_a_terminal() -> None:
     lines = shown(terminal=False).splitlines()
     assert lines == [
         "run 3 of 10: 002 lr=0.01 [bold] (at least 1.50 kJ (1 run unknown) so far, 0:08:00 left)",
-        "finished: 002 lr=0.01 [bold]: 0:01:00, 1.50 kJ, test accuracy 0.500",
+        f"{'002 lr=0.01 [bold]':<48}  0:01:00             1.50 kJ  test accuracy  50.0 %",
         "run 4 of 10: 003 baseline (at least 3.00 kJ (1 run unknown) so far, 0:07:00 left)",
         "done again: 003 baseline: why",
         "run 4 of 10: 003 baseline (at least 3.00 kJ (2 runs unknown) so far, 0:07:00 left)",
@@ -82,17 +84,135 @@ def test_plain_lines_without_a_terminal() -> None:
     ]
 
 
+def plain(output: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
+
+
 def test_a_live_bar_on_a_terminal() -> None:
     with simulated(Simulation(boards=[SimulatedBoard(curve=Constant(420.0))])):
-        output = shown(terminal=True)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
-    assert "finished: 002 lr=0.01 [bold]: 0:01:00, 1.50 kJ, test accuracy 0.500" in text
-    assert re.search(r"run 4 of 10 .* 420 W now, at least 3.00 kJ .* left  003 baseline", text)
+        text = plain(shown(terminal=True))
+    assert re.search(r"002 lr=0.01 \[bold\] +0:01:00 +1.50 kJ  test accuracy  50.0 %", text)
+    assert re.search(r"run 4 of 10 .* 420 W now, at least 3.00 kJ .* left", text)
     assert "run 4 of 10: 003 baseline" not in text
+
+
+ALL_DIFFERENT = (
+    "017 batch_size=128 internal=pre_quantization precision=global_policy_float16 optimizer=AdamW "
+    "preprocessing=robust_scaling augmentation=cutmix partitioning=90-5-5 lr=0.00625"
+)
+
+
+@pytest.mark.parametrize("width", [70, 80, 100, 200])
+@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_line_is_wider_than_the_terminal(
+    terminal: bool, width: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "metric_values", lambda *args, **kwargs: [])
+    file = io.StringIO()
+    console = Console(
+        file=file, force_terminal=terminal, width=width, soft_wrap=True, highlight=False
+    )
+    before = [ended(0).run, ended(1, energy_j=math.nan).run]
+    boards = [SimulatedBoard(curve=Constant(420.0)) for _ in range(slots)]
+    with (
+        simulated(Simulation(boards=boards)),
+        CampaignProgress(1000, before, slots, local_boards(), console) as progress,
+    ):
+        progress.say("design: constant " + ", ".join(["optimizer_momentum"] * 10))
+        for position in range(2, 2 + slots):
+            progress.started(job(position), ALL_DIFFERENT)
+        progress.ended(ended(2, source=names.SOURCE_ESTIMATE))
+        failure = ended(3, "FAILED")
+        long = dataclasses.replace(failure.result, reason="ValueError: a tensor [[0.1 0.2]] " * 99)
+        if slots > 1:
+            progress.ended(dataclasses.replace(failure, result=long))
+    shown_lines = re.split(r"[\r\n]+", plain(file.getvalue()))
+    limit = min(width, 100) if terminal else 100
+    assert max(map(len, shown_lines)) <= limit
+    assert "017 " in file.getvalue()
+    if limit == 100:
+        assert "017 batch_size=128 internal=pre_quantization +6" in file.getvalue()
+    if slots > 1:
+        assert "failed: 017 batch_size=128" in file.getvalue() and " ..." in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        (200, "007 batch_size=64 lr=0.01 optimizer=Adam"),
+        (30, "007 batch_size=64 lr=0.01 +1"),
+        (24, "007 batch_size=64 +2"),
+        (6, "007 +3"),
+        (3, "007"),
+    ],
+)
+def test_a_name_that_does_not_fit_says_how_much_is_left_out(columns: int, text: str) -> None:
+    assert shortened("007 batch_size=64 lr=0.01 optimizer=Adam", columns) == text
 
 
 def test_two_at_once_take_half_the_time() -> None:
     assert "0:04:00 left" in shown(terminal=False, slots=2)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def test_the_first_run_s_epochs_tell_the_time_left(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(forecast, "time", clock)
+    file = io.StringIO()
+    with tracking.open_run() as run:
+        first = dataclasses.replace(job(0), run_id=run.run_id, options=TrainOptions(epochs=5))
+        with CampaignProgress(4, [], 1, (), Console(file=file, soft_wrap=True)) as progress:
+            progress.started(first, "000 baseline")
+            clock.now_s += 30
+            run.metrics({names.EPOCH_TIME_S: 20.0}, step=0)
+            assert run.flush(60.0)
+            progress.poll()
+            clock.now_s += 10
+            run.metrics({names.EPOCH_TIME_S: 5.0}, step=1)
+            assert run.flush(60.0)
+            progress.poll()
+            assert progress._time_left() == "0:03:00 left (a guess)"
+    assert file.getvalue().splitlines() == [
+        "run 1 of 4: 000 baseline (0 J so far, time left: after an epoch)",
+        # 30 s are over, four epochs and three runs are to come, all as long as the first epoch.
+        "  0:06:50 left (a guess)",
+    ]
+
+
+def test_a_store_that_is_away_costs_a_guess_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, calls = Clock(), []
+
+    def away(*args: object, **options: object) -> list[float]:
+        calls.append(options)
+        raise tracking.StoreUnavailableError("away")
+
+    monkeypatch.setattr(forecast, "time", clock)
+    monkeypatch.setattr(tracking, "metric_values", away)
+    left = forecast.Forecast(1)
+    left.started(job(0))
+    for _ in range(100):
+        clock.now_s += 0.5
+        left.look()
+    assert calls == [{"patience": 0.0}]
+    assert not left.guessed and math.isnan(left.left_s(3))
+    left.ended("run-0", 60.0)
+    clock.now_s += 100
+    left.look()
+    assert len(calls) == 1 and left.left_s(2) == 120.0
 
 
 @pytest.mark.parametrize(
