@@ -1,52 +1,96 @@
-"""What an analysis prints at its end."""
+"""What an analysis prints at its end: the result, the table, where the report lies, what next."""
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
 from green_screen.report.document import Table
 from green_screen.report.findings import difference_text, headline
 from green_screen.report.tables import candidates_table, final_table
+from green_screen.sweep.progress import COLUMNS
+
+_GAP = "  "
 
 
 def lines(result: Analyzed) -> Iterator[str]:
-    """Yield the best configuration, the energy table, and where everything lies."""
+    """Yield the headline, the selected configuration, the table, the findings, and what is next."""
     findings = result.findings
-    yield headline(findings)
+    yield from _folded(headline(findings))
     yield ""
     if findings.selection is not None:
-        yield f"best configuration ({findings.selection.objective}): {difference_text(findings)}"
+        difference = difference_text(findings)
+        yield from _folded(f"best configuration ({findings.selection.objective}): {difference}")
+        yield ""
         if findings.final is not None:
             yield from plain(final_table(findings.final))
         else:
             yield from plain(candidates_table(findings.selection, findings.source))
+        yield ""
+    if moving := findings.analysis.findings:
+        label = findings.analysis.response.label
+        yield from _folded(f"shown to move the {label} (Holm's correction): {', '.join(moving)}")
     if findings.finals_reused:
         yield f"{findings.finals_reused} final runs of an earlier analysis were used again"
-    yield from findings.problems
-    yield ""
+    for problem in findings.problems:
+        yield from _folded(problem)
     if result.model is not None:
         model = result.model
         yield f"registered: {model.name} version {model.version}, alias {names.CHALLENGER}"
-    yield f"report:     {result.report}"
-    yield "MLflow:     make ui"
+    yield f"report:     {_near(result.report)}"
+    yield ""
+    yield "next:"
+    yield "  open the report in a browser"
+    yield "  make ui       every run in MLflow's pages"
+    if result.model is not None:
+        python = _near(sys.executable)
+        yield f"  {python} -m entrypoints.promote --name {result.model.name}"
+    yield "  make study    the full experiment: 100 configurations of ResNet-50 (a GPU and days)"
 
 
-def plain(table: Table) -> Iterator[str]:
-    """Yield a table as lines of text, numbers flush right."""
+def plain(table: Table, columns: int = COLUMNS) -> Iterator[str]:
+    """Yield a table as lines of text, numbers flush right.
+
+    Heads are folded to the width of what stands below them, and the widest column of texts as far
+    as the lines must be to fit in so many columns.
+    """
     heads = [f"{c.name} ({c.unit})" if c.unit else c.name for c in table.columns]
-    widths = [max(map(len, cells)) for cells in zip(heads, *table.rows, strict=True)]
+    widths = [
+        max(len(part) for part in (*head.split(), *cells))
+        for head, cells in zip(heads, zip(*table.rows, strict=True), strict=True)
+    ]
+    texts = [i for i, column in enumerate(table.columns) if not column.numeric]
+    too_wide = sum(widths) + len(_GAP) * (len(widths) - 1) - columns
+    if too_wide > 0 and texts:
+        widest = max(texts, key=lambda i: widths[i])
+        widths[widest] = max(widths[widest] - too_wide, 1)
 
-    def line(cells: Sequence[str]) -> str:
-        aligned = [
-            cell.rjust(width) if column.numeric else cell.ljust(width)
-            for cell, width, column in zip(cells, widths, table.columns, strict=True)
-        ]
-        return "  ".join(aligned).rstrip()
+    def row(cells: Sequence[str]) -> Iterator[str]:
+        folded = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, widths, strict=True)]
+        for place in range(max(map(len, folded))):
+            parts = [parts[place] if place < len(parts) else "" for parts in folded]
+            aligned = (
+                part.rjust(width) if column.numeric else part.ljust(width)
+                for part, width, column in zip(parts, widths, table.columns, strict=True)
+            )
+            yield _GAP.join(aligned).rstrip()
 
-    yield table.caption
-    yield line(heads)
-    yield line(["-" * width for width in widths])
-    for row in table.rows:
-        yield line(row)
+    yield from _folded(table.caption)
+    yield from row(heads)
+    yield _GAP.join("-" * width for width in widths)
+    for cells in table.rows:
+        yield from row(cells)
+
+
+def _folded(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, break_on_hyphens=False)
+
+
+def _near(where: str) -> str:
+    """Return a path as it is called from the working directory, if it lies below that."""
+    path = Path(where)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else where

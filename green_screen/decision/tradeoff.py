@@ -213,10 +213,12 @@ class BreakEven:
     Attributes:
         levels: Columns :data:`BREAK_EVEN_COLUMNS`, one row a level that costs more once.
         statement: Why there are no rows; empty if there are.
+        unknown: The same if nothing could be estimated; empty if it is known that there are none.
     """
 
     levels: pd.DataFrame
     statement: str
+    unknown: str = ""
 
 
 def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -> BreakEven:
@@ -310,10 +312,9 @@ def once_j(runs: pd.DataFrame) -> pd.Series[float]:
 
 
 def _no_break_even(why: str) -> BreakEven:
-    return BreakEven(
-        levels=pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS)),
-        statement=f"When a level has paid back what it costs once cannot be estimated: {why}.",
-    )
+    text = f"When a level has paid back what it costs once cannot be estimated: {why}."
+    levels = pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
+    return BreakEven(levels=levels, statement=text, unknown=text)
 
 
 def _pay_back(

@@ -91,6 +91,8 @@ class Document:
         subtitle: What was run, in a line.
         headline: The result, in a sentence or two.
         estimate: Where the energies are no measurement, what they are; else empty. Shown on top.
+        lacking: What the campaign should have shown and could not, and why; else empty. Shown on
+            top, in place of the parts that would be empty.
         sections: In the order of reading.
         footer: How it was made.
     """
@@ -99,6 +101,7 @@ class Document:
     subtitle: str
     headline: str
     estimate: str
+    lacking: str
     sections: tuple[Section, ...]
     footer: str
 

@@ -20,6 +20,8 @@ from green_screen.report.document import (
     number,
 )
 from green_screen.report.findings import Findings
+from green_screen.results.frame import REQUESTED
+from green_screen.space import FACTOR_NAMES
 
 HOW_MEASURED = {
     names.SOURCE_COUNTER: (
@@ -83,22 +85,11 @@ def effects(findings: Findings) -> Section:
         blocks.append(
             Text(f"None of the factors is shown to move the {label} after Holm's correction.")
         )
-    else:
-        blocks.append(
-            Text(
-                "No effect can be estimated from these runs; the last section says why. The "
-                "figures show the runs as they are.",
-                warning=True,
-            )
-        )
     blocks.append(figures["forest"])
-    if len(analysis.anova):
-        blocks.append(tables.anova_table(analysis))
-        blocks.append(tables.effects_table("The effect of each level", analysis.effects))
-    if len(analysis.covariates):
-        blocks.append(tables.covariates_table(analysis))
-    if len(analysis.simple_effects):
-        blocks.append(tables.effects_table("Effects at each batch size", analysis.simple_effects))
+    blocks.append(tables.anova_table(analysis))
+    blocks.append(tables.effects_table("The effect of each level", analysis.effects))
+    blocks.append(tables.covariates_table(analysis))
+    blocks.append(tables.effects_table("Effects at each batch size", analysis.simple_effects))
     blocks.append(figures["levels"])
     return Section("effects", "What moves the energy", tuple(blocks))
 
@@ -116,22 +107,19 @@ def runs_section(findings: Findings) -> Section:
 def trust(findings: Findings) -> Section:
     """Return the section on how far the model can be believed."""
     analysis = findings.analysis
-    rows = tuple(tables.trust_rows(analysis))
-    blocks: list[Block] = []
-    if rows:
-        blocks.append(
+    return Section(
+        "trust",
+        "How far to trust it",
+        (
             Table(
                 caption=f"The model of log {analysis.response.label}, in sample and held out",
                 columns=(Column("Check"), Column("Value", numeric=True), Column("Meaning")),
-                rows=rows,
-            )
-        )
-    else:
-        blocks.append(Text("There is no fitted model to judge.", warning=True))
-    blocks.append(findings.figures["fit"])
-    if len(analysis.importance):
-        blocks.append(tables.importance_table(analysis))
-    return Section("trust", "How far to trust it", tuple(blocks))
+                rows=tuple(tables.trust_rows(analysis)),
+            ),
+            findings.figures["fit"],
+            tables.importance_table(analysis),
+        ),
+    )
 
 
 def measurement(findings: Findings) -> Section:
@@ -219,6 +207,9 @@ def limits(findings: Findings) -> Iterator[str]:
             f"{_names(runs['machine'])}: what was selected on one was compared on the other."
         )
     yield "It holds for this hardware, model and data set; nothing here says it holds elsewhere."
+    if held := held_constant(runs):
+        levels = ", ".join(f"{factor}={level}" for factor, level in held.items())
+        yield f"It says nothing of what was the same in all runs: {levels}."
     yield "Cooling, power supply and the making of the hardware are not counted."
     failed = int((runs["status"] != "FINISHED").sum())
     if failed:
@@ -240,6 +231,26 @@ def limits(findings: Findings) -> Iterator[str]:
             "The intervals of single levels are not adjusted for their number: of twenty that have "
             "no effect, about one will exclude 1. The tests of whole factors are adjusted."
         )
+
+
+def untold(findings: Findings) -> Iterator[str]:
+    """Yield what the runs cannot tell although the campaign asked for it."""
+    held = held_constant(findings.runs)
+    for statement in findings.analysis.statements:
+        subject = statement.partition(":")[0].partition("(")[0]
+        without_gpu = subject == "start_temperature" and findings.source == names.SOURCE_ESTIMATE
+        if subject not in held and not without_gpu:
+            yield statement
+    yield from (why for why in (tables.no_target(findings), findings.break_even.unknown) if why)
+
+
+def held_constant(runs: pd.DataFrame) -> dict[str, str]:
+    """Return the factors of which the campaign asked for one level alone -> that level."""
+    return {
+        factor: str(runs[REQUESTED + factor].iloc[0])
+        for factor in FACTOR_NAMES
+        if runs[REQUESTED + factor].nunique() == 1
+    }
 
 
 def _names(values: pd.Series[str]) -> str:

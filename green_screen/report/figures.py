@@ -61,11 +61,12 @@ def energy_by_level(runs: pd.DataFrame, column: str, label: str) -> style.Drawin
     def draw(width_in: float) -> Figure:
         # The repeated baseline would pull its own levels towards one configuration.
         used = _positive(runs[runs["kind"] != names.KIND_BASELINE], column)
+        factors = _varying(used)
         columns = 1 if style.is_narrow(width_in) else 2
-        rows = math.ceil(len(FACTOR_NAMES) / columns)
+        rows = math.ceil(len(factors) / columns)
         # Room for the levels' names, for titles, and for the last axis with its label.
         name_in, title_in, axis_in = 1.05, 0.3, 0.65 if columns == 1 else 0.55
-        most = max(used[EFFECTIVE + factor].nunique() for factor in FACTOR_NAMES)
+        most = max(used[EFFECTIVE + factor].nunique() for factor in factors)
         panel_in = max(0.88, 0.16 * most)
         height_in = rows * (panel_in + title_in) + axis_in
         figure = style.new_figure(width_in, height_in, layout=None)
@@ -84,14 +85,30 @@ def energy_by_level(runs: pd.DataFrame, column: str, label: str) -> style.Drawin
             },
         )
         rng = np.random.default_rng(0)  # of the jitter alone
-        for factor, axes in zip(FACTOR_NAMES, grid.flat, strict=True):
+        for factor, axes in zip(factors, grid.flat, strict=False):
             _strip(axes, used, factor, column, rng)
         for axes in grid[-1]:
             style.log_axis(axes, "x", used[column])
+        for axes in grid.flat[len(factors) :]:
+            axes.set_axis_off()
+        for axes in grid.flat[max(len(factors) - columns, 0) : len(factors)]:
+            axes.tick_params(labelbottom=True)  # the lowest panel of its column
         figure.supxlabel(_wrap(label, width_in), fontsize=8.5, y=0.08 / height_in, va="bottom")
         return figure
 
     return draw
+
+
+def _varying(runs: pd.DataFrame) -> list[str]:
+    """Return the factors of which the runs have more than one level.
+
+    Raises:
+        NothingToShowError: There is none.
+    """
+    found = [factor for factor in FACTOR_NAMES if runs[EFFECTIVE + factor].nunique() > 1]
+    if not found:
+        raise style.NothingToShowError("the runs agree in all factors")
+    return found
 
 
 def forest(effects: pd.DataFrame, label: str) -> style.Drawing:
@@ -227,7 +244,7 @@ def configurations(runs: pd.DataFrame, column: str, label: str) -> style.Drawing
         count, left_in = len(used), 0.75
         strips = [
             _Strip(factor, used[EFFECTIVE + factor], width_in - left_in - 0.15)
-            for factor in FACTOR_NAMES
+            for factor in _varying(used)
         ]
         top_in, bars_in, axis_in = 0.42 if style.is_narrow(width_in) else 0.28, 1.2, 0.35
         height_in = top_in + bars_in + sum(strip.height_in for strip in strips) + axis_in

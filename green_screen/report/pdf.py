@@ -83,6 +83,8 @@ def _title(pdf: _Pages, report: Document) -> None:
     pdf.paragraph(report.subtitle, size=8.5, colour=_MUTED, space=3)
     if report.estimate:
         pdf.paragraph(report.estimate, size=8.5, colour=_WARN, space=3)
+    if report.lacking:
+        pdf.paragraph(report.lacking, size=8.5, colour=_WARN, space=3)
 
 
 def _section(pdf: _Pages, section: Section) -> None:
@@ -148,9 +150,6 @@ def _column_widths(block: Table) -> tuple[float, ...]:
 
 
 def _figure(pdf: _Pages, block: Rendered) -> None:
-    if block.reason:
-        pdf.paragraph(f"{block.title}: {block.reason}.", size=8.5, colour=_MUTED)
-        return
     caption = f"{block.title}. {block.caption}"
     height = _height(pdf, block)
     pdf.set_font(_FONT, "", 8)
@@ -163,8 +162,6 @@ def _figure(pdf: _Pages, block: Rendered) -> None:
 
 def _height(pdf: _Pages, block: Rendered) -> float:
     """Return the height in mm of a figure as wide as the text, at most that of a page."""
-    if block.reason:
-        return 0.0
     return float(min(pdf.epw * _aspect(block.png), pdf.eph - 50))
 
 

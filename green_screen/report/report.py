@@ -6,6 +6,8 @@ This module decides what is said and in which order; :mod:`~green_screen.report.
 
 from __future__ import annotations
 
+import dataclasses
+
 from green_screen import names
 from green_screen.decision.final import BASELINE, SELECTED, FinalComparison
 from green_screen.decision.tradeoff import J_PER_KWH, front_candidates
@@ -17,6 +19,7 @@ from green_screen.report.document import (
     KeyFigure,
     KeyFigures,
     Section,
+    Table,
     Text,
     count,
     interval,
@@ -26,27 +29,50 @@ from green_screen.report.document import (
 )
 from green_screen.report.figures import SOURCE_TEXT, amount
 from green_screen.report.findings import NO_MEASUREMENT, Findings, headline
+from green_screen.report.style import Rendered
 from green_screen.sweep.energies import energy
 
 
 def write_report(findings: Findings) -> Document:
-    """Return the report of a campaign."""
+    """Return the report of a campaign: what it has to show, and in a sentence what it lacks."""
+    sections = (
+        _result(findings),
+        evidence.effects(findings),
+        _trade_off(findings),
+        evidence.runs_section(findings),
+        evidence.trust(findings),
+        evidence.measurement(findings),
+        _limits(findings),
+    )
+    full = (_without_gaps(section) for section in sections)
     return Document(
         title=findings.campaign,
         subtitle=_subtitle(findings),
         headline=headline(findings),
         estimate=NO_MEASUREMENT.get(findings.source, ""),
-        sections=(
-            _result(findings),
-            evidence.effects(findings),
-            _trade_off(findings),
-            evidence.runs_section(findings),
-            evidence.trust(findings),
-            evidence.measurement(findings),
-            _limits(findings),
-        ),
+        lacking=_lacking(findings),
+        sections=tuple(section for section in full if section.blocks),
         footer=findings.how,
     )
+
+
+def _without_gaps(section: Section) -> Section:
+    """Return a section without figures and tables that have nothing to show."""
+    blocks = tuple(
+        block
+        for block in section.blocks
+        if not (isinstance(block, Rendered) and block.reason)
+        and not (isinstance(block, Table) and not block.rows)
+    )
+    return dataclasses.replace(section, blocks=blocks)
+
+
+def _lacking(findings: Findings) -> str:
+    """Return the sentence on what the campaign should have shown; empty if it lacks nothing."""
+    if len(findings.analysis.anova):
+        return ""
+    why = "; ".join(findings.analysis.statements) or "no reason was recorded"
+    return f"No effect of a factor can be estimated from these runs: {why}."
 
 
 def _subtitle(findings: Findings) -> str:
@@ -140,8 +166,7 @@ def _trade_off(findings: Findings) -> Section:
     excluded = front_candidates(findings.runs).excluded
     if len(excluded):
         blocks.append(tables.left_out("Runs that could not be on the front", excluded))
-    blocks.append(tables.to_accuracy_table(findings))
-    blocks.append(tables.break_even(findings))
+    blocks.extend(t for t in (tables.to_accuracy(findings), tables.break_even(findings)) if t)
     cost = findings.cost
     # Of several sources, an estimate is what the sum must be called.
     of_estimates = names.SOURCE_ESTIMATE in cost.sources
@@ -196,7 +221,7 @@ def _limits(findings: Findings) -> Section:
             "Only final runs, made after the selection, are free of that."
         )
     blocks: list[Block] = [Items(tuple(items))]
-    if findings.analysis.statements:
+    if untold := tuple(evidence.untold(findings)):
         blocks.append(Text("What these runs cannot tell:"))
-        blocks.append(Items(findings.analysis.statements))
+        blocks.append(Items(untold))
     return Section("limits", "What is wrong with it", tuple(blocks))

@@ -14,7 +14,6 @@ from green_screen.decision.tradeoff import reaching
 from green_screen.report.document import (
     Column,
     Table,
-    Text,
     count,
     interval,
     number,
@@ -143,21 +142,29 @@ def left_out(caption: str, excluded: pd.DataFrame) -> Table:
     )
 
 
-def to_accuracy_table(findings: Findings) -> Table | Text:
-    """Return the table of the runs that reached an accuracy with the least energy."""
+def no_target(findings: Findings) -> str:
+    """Return why the energy to reach an accuracy is not known; empty if it is."""
     if not np.isfinite(findings.target_accuracy):
-        return Text(
+        return (
             "The energy to reach the baseline's accuracy is not known, because no run of the "
             "baseline that can be compared has both a validation accuracy and a known energy of "
             "the set-up. The option target_accuracy names another one."
         )
+    if findings.to_accuracy["energy_j"].isna().all():
+        return (
+            f"No run has ended at a validation accuracy of {percent(findings.target_accuracy)} or "
+            "above with the energy of every epoch up to there, so the energy to reach it is not "
+            "known."
+        )
+    return ""
+
+
+def to_accuracy(findings: Findings) -> Table | None:
+    """Return the table of the runs that reached an accuracy with the least energy."""
+    if no_target(findings):
+        return None
     reached = findings.to_accuracy[findings.to_accuracy["energy_j"].notna()]
     accuracy = percent(findings.target_accuracy)
-    if reached.empty:
-        return Text(
-            f"No run has ended at a validation accuracy of {accuracy} or above with the energy of "
-            "every epoch up to there, so the energy to reach it is not known."
-        )
     kinds = findings.runs.set_index("run_id")["kind"].reindex(reached["run_id"]).to_numpy()
     places, is_baseline = np.arange(len(reached)), kinds == names.KIND_BASELINE
     shown = (places < 10) | (places == np.argmax(is_baseline))
@@ -318,10 +325,8 @@ def _short_id(covariate: str) -> str:
     return f"{name} ({campaign.removesuffix(')')[:8]})" if nested else name
 
 
-def break_even(findings: Findings) -> Table | Text:
+def break_even(findings: Findings) -> Table:
     """Return the table of the epochs after which a level has paid back its set-up energy."""
-    if findings.break_even.statement:
-        return Text(findings.break_even.statement)
     table = findings.break_even.levels
     joules = energy_unit("J", findings.source)
     return Table(

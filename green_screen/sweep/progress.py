@@ -20,6 +20,7 @@ from green_screen.sweep.runner import Ended
 
 # What is printed fits a terminal of so many columns, and a narrower one if that is what there is.
 COLUMNS = 100
+_BAR = 10
 # The least of a run's name that is shown, and the most lines of a reason: the run has all of it.
 _LEAST_NAME = 12
 _REASON_LINES = 4
@@ -99,7 +100,7 @@ class CampaignProgress:
         self._under_way: dict[str, str] = {}
         self._bar = Progress(
             TextColumn("run {task.fields[number]} of {task.total}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=_BAR),
             TextColumn("{task.fields[state]}", markup=False),
             console=self._console,
             disable=not is_terminal,
@@ -198,9 +199,9 @@ class CampaignProgress:
     def _state(self) -> str:
         """Return what stands beside the bar: figures, and the runs under way as far as they fit."""
         # The bar, what stands before it, and a column between any two of them.
-        room = self._columns - len(f"run {self._number()} of {self._planned}") - 20 - 2
-        figures = self._figures()
-        each = (room - len(figures)) // max(len(self._under_way), 1) - 3
+        room = self._columns - len(f"run {self._number()} of {self._planned}") - _BAR - 2
+        figures, n = self._figures(), max(len(self._under_way), 1)
+        each = (room - len(figures) - 2 - 3 * (n - 1)) // n
         shown = [shortened(name, each) for name in self._under_way.values() if each >= 3]
         return f"{figures}  {' | '.join(shown)}"[:room]
 

@@ -29,6 +29,7 @@ from green_screen.decision.final_runs import read_finals, run_finals
 from green_screen.executors.local import LocalExecutor
 from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.registry.registry import ModelCard
+from green_screen.report.document import Column, Table
 from green_screen.results.subject import read_subject
 
 TRAINER = "final_trainer:train"
@@ -162,7 +163,44 @@ def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -
     assert "best configuration (efficiency): " in text and "batch_size=" in text
     assert any(line.startswith("energy of the whole training") for line in lines)
     assert f"report:     {result.report}" in lines
-    assert lines[-1].endswith("make ui")
+    assert any(line.startswith("shown to move the energy per epoch") for line in lines)
+    assert any(line.startswith("  make ui ") for line in lines[lines.index("next:") :])
+    assert result.model is not None
+    assert f"-m entrypoints.promote --name {result.model.name}" in text
+    paths = ("report: ", "  ")
+    assert max(len(line) for line in lines if not line.startswith(paths)) <= 100
+
+
+def test_a_report_below_the_working_directory_is_named_from_there(
+    result: Analyzed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(result.report).parent.parent
+    monkeypatch.chdir(folder)
+    near = Path(result.report).relative_to(folder)
+    assert f"report:     {near}" in list(summary.lines(result))
+
+
+def test_a_table_is_folded_to_the_width_of_a_terminal() -> None:
+    table = Table(
+        caption="Energies",
+        columns=(
+            Column("Quantity"),
+            Column("Ratio, or difference", numeric=True),
+            Column("Unit"),
+        ),
+        rows=(("training energy per 1,000 images", "0.36", "J"), ("duration", "11.25", "s")),
+    )
+    assert list(summary.plain(table, columns=32)) == [
+        "Energies",
+        "Quantity         Ratio, or  Unit",
+        "                difference",
+        "--------------  ----------  ----",
+        "training              0.36  J",
+        "energy per",
+        "1,000 images",
+        "duration             11.25  s",
+    ]
+    assert max(map(len, summary.plain(table))) <= 100
 
 
 def test_final_runs_of_the_same_plan_are_used_again(

@@ -29,7 +29,10 @@ from green_screen.report.findings import Findings, headline
 from green_screen.report.html import to_html
 from green_screen.report.pdf import to_pdf
 from green_screen.report.report import write_report
+from green_screen.report.style import Rendered
 from green_screen.report.tables import covariates_table
+from green_screen.results.frame import EFFECTIVE, REQUESTED
+from green_screen.space import FACTOR_NAMES
 
 FIGURES = [
     "final",
@@ -117,11 +120,50 @@ def test_a_poor_campaign_says_what_it_cannot_tell(poor: Findings) -> None:
     assert report.headline.endswith(
         "One pair of runs has no interval: the difference in energy and test accuracy may be noise."
     )
-    assert "No effect can be estimated from these runs" in text
+    assert report.lacking.startswith("No effect of a factor can be estimated from these runs: ")
+    assert "too few for more than" in report.lacking
+    assert report.lacking in re.sub(r"&#39;", "'", to_html(report))
     assert "noise and drift: cannot be estimated" in text
-    assert "no effect could be estimated from these runs" in text  # the forest's reason
     assert "nan" not in to_html(report).split("base64")[0].lower()
     assert to_pdf(report).startswith(b"%PDF")
+
+
+def test_what_has_nothing_to_show_is_not_there(poor: Findings, rich: Findings) -> None:
+    # No model was fitted to eight runs.
+    assert "trust" not in [section.anchor for section in write_report(poor).sections]
+    assert "trust" in [section.anchor for section in write_report(rich).sections]
+    nothing = findings(SimulatedCampaign(n_runs=5, failed=tuple(range(6))))
+    for report in (write_report(poor), write_report(nothing)):
+        for section in report.sections:
+            assert section.blocks, section.title
+            for block in section.blocks:
+                assert not isinstance(block, Table) or block.rows, block.caption
+                assert not isinstance(block, Rendered) or not block.reason, block.title
+        page = to_html(report)
+        for section in report.sections:
+            assert f'href="#{section.anchor}"' in page
+    assert not write_report(rich).lacking
+
+
+def test_a_campaign_of_few_factors_is_silent_about_the_others() -> None:
+    campaign = SimulatedCampaign(n_runs=40, energy_source=names.SOURCE_ESTIMATE, machine="none")
+    runs = campaign.frame()
+    varied = ("batch_size", "lr_schedule")
+    for factor in FACTOR_NAMES:
+        if factor not in varied:
+            level = runs[REQUESTED + factor].iloc[0]
+            runs = runs.assign(**{REQUESTED + factor: level, EFFECTIVE + factor: level})
+    found = findings(campaign, frame=runs.assign(start_temperature_c=float("nan")))
+    report = write_report(found)
+    text = words(report)
+    assert "It says nothing of what was the same in all runs: " in text and "precision=" in text
+    assert not report.lacking
+    for factor in ("precision", "augmentation", "lr"):
+        assert f"{factor}: cannot be estimated" not in text
+        assert any(s.startswith(f"{factor}: ") for s in found.analysis.statements)
+    assert "start_temperature" not in text
+    levels = found.figures["levels"].wide_svg.decode()
+    assert "lr_schedule" in levels and "augmentation" not in levels
 
 
 def test_estimates_are_called_estimates_everywhere(poor: Findings) -> None:
@@ -304,6 +346,7 @@ def test_the_energy_to_an_accuracy_is_shown_or_its_absence_explained(rich: Findi
     assert said in words(write_report(cut))
     assert "of the least energy in all; none is of the baseline" in words(write_report(cut))
     none = dataclasses.replace(rich, to_accuracy=rich.to_accuracy.iloc[:0])
+    assert "Energy to reach a validation accuracy" not in words(write_report(none))
     assert "No run has ended at a validation accuracy of" in words(write_report(none))
     unknown = dataclasses.replace(rich, target_accuracy=float("nan"))
     assert "The option target_accuracy names another one" in words(write_report(unknown))

@@ -22,10 +22,18 @@ from green_screen.statistics.regression import fit_energy_model
 
 
 def findings(
-    campaign: SimulatedCampaign, *, pairs: int = 5, response: str = "epoch", **changes: Any
+    campaign: SimulatedCampaign,
+    *,
+    pairs: int = 5,
+    response: str = "epoch",
+    frame: pd.DataFrame | None = None,
+    **changes: Any,
 ) -> Findings:
-    """Return what is found in a campaign, with so many pairs of simulated final runs."""
-    runs = campaign.frame()
+    """Return what is found in a campaign, with so many pairs of simulated final runs.
+
+    A `frame` takes the place of the campaign's own table of runs.
+    """
+    runs = campaign.frame() if frame is None else frame
     analysis = fit_energy_model(runs, response=response, permutations=20, cv_repeats=2, trees=10)
     selection: Selection | None = None
     problems: tuple[str, ...] = ()
