@@ -9,10 +9,18 @@ DRIVER := $(wildcard /proc/driver/nvidia/version) $(shell command -v nvidia-smi 
 X86 := $(filter x86_64,$(shell uname -m))
 LOCK := $(if $(and $(strip $(DRIVER)),$(X86)),requirements-gpu.lock,requirements.lock)
 
-# The main job at a size for two CPU cores: ResNet-50 on the bundled digits, the fewest images that fill
-# a batch of 128 under every partitioning, two epochs, 16 pixels.
-QUICK ?= --n_runs 8 --dataset digits --model resnet50 --epochs 2 --samples 214 --image_size 16
-QUICK_ANALYSIS ?= --final_epochs 2 --final_repeats 1
+# The first campaign, on the bundled digits: ResNet-50 on a GPU, a smaller network on two CPU cores.
+ifeq ($(LOCK),requirements-gpu.lock)
+QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 5 \
+  --design balanced --n_runs 10 --baseline_every 5
+QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; a quarter of an hour at most on an H100
+else
+QUICK ?= --config green_screen/quick.yaml --dataset digits --model resnet8 --image_size 16 --epochs 5 \
+  --design grid --grid_factors batch_size,precision,lr_schedule --replicates 2 --baseline_every 3
+QUICK_NOTE := No GPU: a small network on the CPU, energies are estimates. 19 runs, then 6 to compare; minutes.\n$\
+  Half precision is left out: a CPU only emulates it.
+endif
+QUICK_ANALYSIS ?= --objective energy --min_accuracy 0.9 --final_repeats 3
 # The published settings.
 STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10
 
@@ -38,7 +46,8 @@ $(VENV)/installed: $(LOCK) pyproject.toml
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
-sweep: setup ## The main job, small: 8 runs and a baseline, the analysis, a registered model
+sweep: setup ## The main job, small: a campaign, its analysis, a comparison, a registered model
+	@printf '$(QUICK_NOTE)\n'
 	$(PY) -m entrypoints.sweep $(QUICK)
 	$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
 
