@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from green_screen.measurement.callback import SMICallback
+    from green_screen.power.measured import measured
     from green_screen.power.meter import EnergyMeter, EnergyReading
 
 # The one definition: pyproject.toml reads it, and it is there without the project being installed.
 __version__ = "1.0.0"
 
-__all__ = ["EnergyMeter", "EnergyReading", "SMICallback"]
+__all__ = ["EnergyMeter", "EnergyReading", "SMICallback", "measured"]
 
 _HOMES = {
     "EnergyMeter": "green_screen.power.meter",
     "EnergyReading": "green_screen.power.meter",
     "SMICallback": "green_screen.measurement.callback",
+    "measured": "green_screen.power.measured",
 }
 
 

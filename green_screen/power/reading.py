@@ -161,6 +161,15 @@ class EnergyReading:
     devices: tuple[DeviceReading, ...]
     carbon: CarbonReading
 
+    def __str__(self) -> str:
+        """Return the energy, its source and the time in a line."""
+        if math.isnan(self.energy_j):
+            return f"{self.name}: energy not known in {self.seconds:.2f} s ({self.reason})"
+        return (
+            f"{self.name}: {self.energy_j:.1f} J in {self.seconds:.2f} s, "
+            f"{self.mean_power_w:.1f} W ({self.source})"
+        )
+
     @property
     def system_energy_j(self) -> float:
         """GPUs, CPU and memory in joules where counters measure all of them; NaN elsewhere."""
