@@ -120,6 +120,7 @@ TAG_GPU_DEVICES = "gpu_devices"  # the boards that were measured
 TAG_DIVERGED = "diverged"
 TAG_OUT_OF_MEMORY = "out_of_memory"
 TAG_FAILURE = "failure"
+NATIVE_CRASH = "native crash"  # how it begins where a library has ended the process
 TAG_AUGMENTATION_OPS = "augmentation_ops"
 TAG_SHARED_HOST = "shared_host"
 TAG_REPLICATE_OF = "green_screen.replicate_of"  # position of the run that this one repeats
@@ -140,6 +141,7 @@ TAG_CPU_CORES = "cpu_cores"
 TAG_MEMORY_GIB = "memory_gib"
 TAG_OPERATING_SYSTEM = "operating_system"
 TAG_TENSORFLOW_VERSION = "tensorflow_version"
+TAG_XLA_FLAGS = "xla_flags"  # effective: this project's, then the user's
 TAG_IMPORTED = "green_screen.imported_from"  # folder of a run that was made elsewhere
 MISSING_PREFIX = "missing_"
 

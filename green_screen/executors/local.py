@@ -289,7 +289,8 @@ def _outcome(active: _Active) -> tuple[Outcome, str]:
     assert status is not None
     if status == _FORKSERVER_LOST and _make_end(active.process.pid):
         return Outcome.KILLED, f"{LOST}the process that starts the runs died"
-    return exit_outcome(status, printed_since(active.printed))
+    printed = printed_since(active.printed)
+    return exit_outcome(status, printed, active.job.config, active.output)
 
 
 def _make_end(pid: int | None) -> bool:

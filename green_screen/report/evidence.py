@@ -53,6 +53,11 @@ _THE_PARTS = (
     "autotuning) is the warm-up. The energy of the whole training goes from loading the data to "
     "the evaluation on the test part."
 )
+_A_WAITING_BOARD = (
+    "The conversion to integers (internal=post_quantization) and the test of the integer model run "
+    "on the processor. Their joules, which are in the energy of the whole training, are those of a "
+    "board that waits; what the processor takes meanwhile is not in them."
+)
 _THE_IMPORTED_PARTS = (
     "The energy per epoch is the mean over all epochs but the first, whose excess over them is the "
     "warm-up. The energy of the whole training is the sum over all epochs: loading the data and "
@@ -128,12 +133,15 @@ def measurement(findings: Findings) -> Section:
     imported = source == names.SOURCE_SAMPLED
     machines = _machines(findings)
     columns = [_facts(tags, runs) for tags, runs in machines]
+    on_a_board = source in (names.SOURCE_COUNTER, names.SOURCE_POWER)
+    converted = (findings.runs["effective_internal"] == "post_quantization").any()
     return Section(
         "measurement",
         "How it was measured",
         (
             Text(HOW_MEASURED.get(source, "How the energies were obtained was not recorded.")),
             Text(_THE_IMPORTED_PARTS if imported else _THE_PARTS),
+            *([Text(_A_WAITING_BOARD)] if on_a_board and converted else []),
             Table(
                 caption="What it was measured on",
                 columns=(Column("What"), *(Column(machine(tags)) for tags, _ in machines)),
@@ -170,6 +178,7 @@ def _facts(tags: Mapping[str, str], runs: pd.DataFrame) -> dict[str, str]:
         "Processor": recorded(names.TAG_CPU_NAME),
         "Operating system": recorded("operating_system"),
         "TensorFlow": recorded("tensorflow_version"),
+        "XLA flags": recorded(names.TAG_XLA_FLAGS),
         "Boards" if has_gpu else "Machines": str(max(runs["machine"].nunique(), 1)),
         "Runs finished": f"{len(runs):,}",
         "With a valid measurement": _valid(runs),
@@ -217,6 +226,7 @@ def limits(findings: Findings) -> Iterator[str]:
             f"{failed} of {len(runs)} runs did not finish. If that depends on the configuration, "
             "what is left is not a fair sample."
         )
+    yield from _crashes(runs)
     diverged = int(runs["diverged"].sum())
     if diverged:
         yield (
@@ -251,6 +261,17 @@ def held_constant(runs: pd.DataFrame) -> dict[str, str]:
         for factor in FACTOR_NAMES
         if runs[REQUESTED + factor].nunique() == 1
     }
+
+
+def _crashes(runs: pd.DataFrame) -> Iterator[str]:
+    """Yield which configurations a library has ended, each with what it said."""
+    failures = runs["failure"]
+    crashed = failures[failures.str.startswith(names.NATIVE_CRASH)]
+    for reason, n_runs in crashed.value_counts().items():
+        yield (
+            f"{count(int(n_runs), 'run')} ended in the middle in native code of a library, not in "
+            f"this project's ({reason}): such a configuration may have no energy here."
+        )
 
 
 def _names(values: pd.Series[str]) -> str:

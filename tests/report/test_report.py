@@ -113,6 +113,28 @@ def test_the_limits_are_stated(rich: Findings) -> None:
     assert "estimates by CodeCarbon, not measurements" not in text
 
 
+def test_a_run_lost_in_native_code_is_named_with_what_the_library_said(rich: Findings) -> None:
+    crash = "native crash: SIGABRT with precision=float16, batch_size=4; last printed: Check failed"
+    runs = rich.runs.copy()
+    assert "in native code" not in words(write_report(rich))
+    runs.loc[runs["status"] == "FAILED", "failure"] = crash
+    text = words(write_report(dataclasses.replace(rich, runs=runs)))
+    assert (
+        f"1 run ended in the middle in native code of a library, not in this project's ({crash})"
+        in text
+    )
+
+
+def test_the_joules_of_a_conversion_are_said_to_be_a_waiting_boards(
+    rich: Findings, poor: Findings
+) -> None:
+    said = "are those of a board that waits"
+    assert said in words(write_report(rich))
+    assert said not in words(write_report(poor))  # no board was measured
+    without = rich.runs.assign(effective_internal="None")
+    assert said not in words(write_report(dataclasses.replace(rich, runs=without)))
+
+
 def test_a_poor_campaign_says_what_it_cannot_tell(poor: Findings) -> None:
     report = write_report(poor)
     text = words(report)

@@ -82,7 +82,8 @@ def segfault() -> None:
 
 
 def abort() -> None:
-    print("a native library gives up", file=sys.stderr, flush=True)
+    print("F0000 somewhere.cc:1] Check failed: it gives up", file=sys.stderr)
+    print("*** stack trace ***", file=sys.stderr, flush=True)
     os.abort()
 
 

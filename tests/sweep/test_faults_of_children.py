@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import struct
@@ -17,7 +18,8 @@ from faulty_trainers import FAULTY_RUN
 from green_screen import names
 from green_screen.executors.executor import Outcome
 from green_screen.executors.local import PRELOAD_TRACKING, LocalExecutor, _Active
-from green_screen.executors.outcome import exit_outcome
+from green_screen.executors.outcome import exit_outcome, last_words
+from green_screen.space import Space
 from green_screen.sweep.campaign import run_sweep
 
 
@@ -25,8 +27,8 @@ from green_screen.sweep.campaign import run_sweep
     ("fault", "status", "reason"),
     [
         ("kill_myself", "KILLED", "killed by SIGKILL"),
-        ("segfault", "FAILED", "native crash: SIGSEGV"),
-        ("abort", "FAILED", "native crash: SIGABRT"),
+        ("segfault", "FAILED", "native crash: SIGSEGV with precision=float32, batch_size="),
+        ("abort", "FAILED", "; last printed: F0000 somewhere.cc:1] Check failed: it gives up"),
         ("exit_with_status", "FAILED", "exit with status 7"),
         ("exit_silently", "FAILED", "the process ended with status 3 and said nothing"),
         ("exit_as_if_lost", "FAILED", "the process ended with status 255 and said nothing"),
@@ -53,7 +55,7 @@ def test_a_child_that_dies(
     assert run.data.metrics[names.LOSS] == 1.0
     if fault == "abort":
         output = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{names.OUTPUT_TXT}")
-        assert "a native library gives up" in output
+        assert "Check failed: it gives up" in output
 
     run_sweep(options, trainer=STRIKE, executor=executor)
     assert_complete(parent_id, options)
@@ -137,5 +139,36 @@ def test_a_child_that_dies_in_the_middle_of_a_message() -> None:
     assert active.said is None
 
 
+BASELINE = Space.load().baseline
+
+
 def test_a_signal_without_a_name() -> None:
-    assert exit_outcome(-40, "") == (Outcome.KILLED, "killed by signal 40")
+    outcome = exit_outcome(-40, "", BASELINE, Path("nothing was printed"))
+    assert outcome == (Outcome.KILLED, "killed by signal 40")
+
+
+def test_a_crash_that_printed_nothing_is_named_by_what_was_executed() -> None:
+    asked = dataclasses.replace(BASELINE, precision="float16", internal="pre_quantization")
+    assert exit_outcome(-6, "", asked, Path("nothing was printed")) == (
+        Outcome.FAILED,
+        "native crash: SIGABRT with precision=float32, batch_size=4, optimizer=RMSProp, "
+        "internal=pre_quantization",
+    )
+
+
+@pytest.mark.parametrize(
+    ("printed", "words"),
+    [
+        # What TensorFlow 2.15 prints, shortened, and what may follow a message in an output.
+        (
+            "error: 'arith.mulf' op requires the same type for all operands and results\n"
+            "2026-11-25 10:00:00.1: F external/xla/emitter.cc:1672] Check failed: verify\n"
+            "*** Check failure stack trace: ***\n    @ 0x7f tsl::internal::LogMessage\n",
+            "2026-11-25 10:00:00.1: F external/xla/emitter.cc:1672] Check failed: verify",
+        ),
+        ("one\ntwo\n\n", "two"),
+        ("\n", ""),
+    ],
+)
+def test_the_last_words_of_a_library(printed: str, words: str) -> None:
+    assert last_words(printed) == words
