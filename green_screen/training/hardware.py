@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import psutil
 import tensorflow as tf
 
 from green_screen import names
+from green_screen.network.int8 import cpu_cores
 
 
 def hardware_tags() -> dict[str, str]:
@@ -18,9 +18,7 @@ def hardware_tags() -> dict[str, str]:
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in _gpus()]
     tags = {
         names.TAG_CPU_NAME: _cpu_name(),
-        names.TAG_CPU_CORES: str(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ),
+        names.TAG_CPU_CORES: str(cpu_cores()),
         names.TAG_MEMORY_GIB: f"{psutil.virtual_memory().total / 2**30:.1f}",
         names.TAG_OPERATING_SYSTEM: platform.platform(),
         names.TAG_TENSORFLOW_VERSION: tf.__version__,

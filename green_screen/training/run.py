@@ -21,7 +21,7 @@ from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.measurement.callback import SMICallback
 from green_screen.measurement.further import MAX_FURTHER_EPOCHS, FurtherEpochs
 from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
-from green_screen.network import int8, quantization
+from green_screen.network import int8, quantization, xla
 from green_screen.network.model import build_model
 from green_screen.network.optimizer import make_optimizer
 from green_screen.network.precision import dtype_policy
@@ -50,10 +50,12 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         OptionError: The training cannot be done as it is asked for; nothing has been trained then.
         SpaceError: The levels cannot be combined.
     """
+    flags = xla.settle_flags()
     resolved = resolve(config)
     effective = resolved.effective
     check_trainings(options, [effective])
     log_request(resolved, options, run)
+    run.tags({names.TAG_XLA_FLAGS: flags})
 
     parameters = {
         **effective.as_params(),
@@ -197,6 +199,7 @@ def compiled_model(
         total_steps: Steps of the whole training, over which the learning rate decays.
         seed: Seed of the initial weights.
     """
+    xla.settle_flags()
     with dtype_policy(config.precision):
         model = build_model(name, image_size=image_size, n_classes=n_classes, seed=seed)
         if config.internal == "pre_quantization":
@@ -268,11 +271,9 @@ def quantized(name: str, model: Any, dataset: ImageDataset, pipeline: Pipeline) 
 
     Whatever it was trained in, it is converted from float32, which is what TensorFlow Lite's
     integers are made from. Training images calibrate it, as they are without augmentation. A
-    network whose weights are not finite has no integers to become, and is returned as it is.
+    network whose weights or activations are not finite has no integers to become, and is returned
+    as it is.
     """
-    weights = [weight.astype(np.float32) for weight in model.get_weights()]
-    if not all(np.isfinite(weight).all() for weight in weights):
-        return model
     with dtype_policy("float32"):
         copy = build_model(
             name,
@@ -280,9 +281,12 @@ def quantized(name: str, model: Any, dataset: ImageDataset, pipeline: Pipeline) 
             n_classes=len(dataset.class_names),
             seed=0,
         )
-    copy.set_weights(weights)
+    copy.set_weights([weight.astype(np.float32) for weight in model.get_weights()])
     images = dataset.images[pipeline.split.train[: int8.CALIBRATION_IMAGES]]
-    return int8.to_int8(copy, pipeline.preprocessing.apply(images))
+    try:
+        return int8.to_int8(copy, pipeline.preprocessing.apply(images))
+    except int8.NotFiniteError:
+        return model
 
 
 def log_conversion(network: Any, run: RunLogger) -> None:
@@ -291,14 +295,15 @@ def log_conversion(network: Any, run: RunLogger) -> None:
     run.metrics({names.INT8_MODEL_BYTES: size})
     run.missing(
         {names.INT8_MODEL_BYTES: size},
-        "the trained weights are not finite: nothing was converted, and the test is the network's",
+        "weights or activations of the trained network are not finite: nothing was converted, and "
+        "the test is the network's",
     )
 
 
 def evaluate(network: Any, pipeline: Pipeline) -> tuple[float, float]:
     """Return loss and accuracy on the test part."""
     if isinstance(network, bytes):
-        return int8.Int8Model(network).evaluate(pipeline.test)
+        return int8.evaluate(network, pipeline.test)
     loss, accuracy = network.evaluate(pipeline.test, verbose=0)
     return loss, accuracy
 

@@ -176,17 +176,92 @@ def test_the_converted_model_predicts_like_the_network_for_any_number_of_images(
         np.testing.assert_allclose(actual, expected[:n], atol=0.02)
 
 
+SHORTCUTS = ("conv2_block1_0", "conv3_block1_0")
+
+
+def test_only_the_ranges_of_shortcuts_differ_from_the_librarys_where_its_sums_spoil_them(converted):
+    """TensorFlow Lite writes a sum over its first term and then reads that term's range."""
+    model, content = converted
+    function = tf.function(lambda batch: model(batch, training=False))
+    batch = tf.TensorSpec([None, *IMAGES.shape[1:]], tf.float32, name="image")
+    library = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function(batch)], model
+    )
+    library.experimental_lower_to_saved_model = False
+    library.optimizations = [tf.lite.Optimize.DEFAULT]
+    library.representative_dataset = lambda: ([image[np.newaxis]] for image in IMAGES)
+    library.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    library.inference_input_type = library.inference_output_type = tf.int8
+    interpreters = [tf.lite.Interpreter(model_content=c) for c in (content, library.convert())]
+    ours, theirs = ({t["name"]: t for t in x.get_tensor_details()} for x in interpreters)
+    assert ours.keys() == theirs.keys()
+    scales = {name: t["quantization_parameters"]["scales"] for name, t in ours.items()}
+    differ = [
+        name
+        for name, tensor in theirs.items()
+        if not np.allclose(scales[name], tensor["quantization_parameters"]["scales"], rtol=1e-5)
+    ]
+    # A convolution's bias is as fine as its input: nothing else hangs on a shortcut's range.
+    assert [[s for s in SHORTCUTS if s in name] for name in sorted(differ)] == [
+        [s] for s in SHORTCUTS
+    ]
+    for name, shortcut in zip(sorted(differ), SHORTCUTS, strict=True):
+        layer = model.get_layer(f"{shortcut}_bn").output
+        values = tf.keras.Model(model.input, layer)(IMAGES).numpy()
+        assert scales[name] == pytest.approx((values.max() - values.min()) / 255, rel=1e-3)
+
+
+def test_activations_that_are_not_finite_are_not_converted():
+    model = network()
+    model.set_weights([weight * 1e18 for weight in model.get_weights()])
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    with pytest.raises(int8.NotFiniteError, match="activations"):
+        int8.to_int8(model, IMAGES)
+
+
+@pytest.mark.parametrize("cores", [1, 3, 30])
+def test_however_many_cores_there_are_items_are_taken_once_and_results_are_in_order(
+    cores, monkeypatch
+):
+    monkeypatch.setattr(int8, "cpu_cores", lambda: cores)
+    made = []
+    taken = []
+
+    def make_worker():
+        made.append(1)
+        return lambda item: item**2
+
+    def items():
+        for item in range(20):
+            taken.append(item)
+            yield item
+
+    assert int8._on_all_cores(make_worker, items()) == [item**2 for item in range(20)]
+    assert taken == list(range(20))
+    assert 1 <= len(made) <= min(cores, int8.MOST_WORKERS)
+
+
+def test_an_evaluation_is_the_same_on_any_number_of_cores(converted, monkeypatch):
+    _, content = converted
+    batches = [(IMAGES[i : i + 2], LABELS[i : i + 2], np.ones(2)) for i in range(0, 8, 2)]
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(int8, "cpu_cores", lambda cores=cores: cores)
+        found.append(int8.evaluate(content, batches))
+    assert found[0] == found[1]
+
+
 def test_evaluation_leaves_padding_out(converted):
     _, content = converted
     quantized = int8.Int8Model(content)
     labels = np.eye(10)[quantized.predict(IMAGES).argmax(axis=1)]
     wrong = np.roll(labels, 1, axis=1)
     mixed = np.concatenate([labels[:6], wrong[6:]])
-    loss, accuracy = quantized.evaluate([(IMAGES, mixed, np.array([1] * 6 + [0] * 2))])
+    loss, accuracy = int8.evaluate(content, [(IMAGES, mixed, np.array([1] * 6 + [0] * 2))])
     assert accuracy == 1.0
     probabilities = quantized.predict(IMAGES)[:6].max(axis=1)
     assert loss == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
-    assert quantized.evaluate([(IMAGES, mixed, np.ones(8))])[1] == 0.75
+    assert int8.evaluate(content, [(IMAGES, mixed, np.ones(8))])[1] == 0.75
 
 
 def test_a_run_with_post_quantization_tests_and_logs_the_converted_model(tmp_path):

@@ -16,6 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from green_screen import names
+from green_screen.network import xla
 from green_screen.options import OptionError, TrainOptions
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.tracking import open_run
@@ -92,6 +93,7 @@ def test_the_data_and_the_hardware_are_logged(finished):
     assert finished.data.params["dataset_sha256"].startswith(used.dataset.digest)
     assert len(json.loads(finished.data.tags[names.TAG_AUGMENTATION_OPS])) == 3
     assert finished.data.tags["tensorflow_version"] == tf.__version__
+    assert xla.NO_TRITON_PRODUCTS in finished.data.tags["xla_flags"].split()
     assert int(finished.data.tags["cpu_cores"]) >= 1
 
 
