@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 import green_screen
 from green_screen import names
 from green_screen.decision.tradeoff import J_PER_KWH
+from green_screen.registry.registry import ensure_registered_model
 from green_screen.results.frame import config_of
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.statistics.prediction import EnergyModel, forecast
@@ -109,6 +111,8 @@ def log_energy_model(
     """
     text = write_models(analyses)
     models = read_models(text)
+    # That the example is checked against the signature is no news to who reads the analysis.
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     example = pd.DataFrame([Space.load().baseline.as_params()])
     signature = ModelSignature(
         inputs=Schema([ColSpec("string", factor) for factor in FACTOR_NAMES]),
@@ -133,13 +137,18 @@ def log_energy_model(
             signature=signature,
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-            registered_model_name=registered_name,
             # At step 0, MLflow would give it the figures of the analysis, which are of other models
             # than this one, and those that are missing as 0.
             step=1,
         )
     if registered_name is not None:
-        client, number = MlflowClient(), str(info.registered_model_version)
+        # Not by log_model, which prints what it does into what the analysis says.
+        client = MlflowClient()
+        ensure_registered_model(client, registered_name)
+        made = client.create_model_version(
+            registered_name, info.model_uri, run_id=info.run_id, model_id=info.model_id
+        )
+        number = str(made.version)
         for key, value in version_tags(models).items():
             client.set_model_version_tag(registered_name, number, key, value)
         client.update_model_version(registered_name, number, description(models))

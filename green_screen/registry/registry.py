@@ -171,7 +171,7 @@ def _register(
     run_id: str, model_id: str, description: str, tags: Mapping[str, str], name: str
 ) -> ModelVersion:
     client = MlflowClient()
-    _ensure_registered_model(client, name)
+    ensure_registered_model(client, name)
     version = _of_run(client, name, run_id)
     if version is None:
         made = client.create_model_version(
@@ -198,7 +198,8 @@ def _of_run(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None
     return min(known, key=lambda version: int(version.version), default=None)
 
 
-def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+def ensure_registered_model(client: MlflowClient, name: str) -> None:
+    """Make a registered model unless there is one of the name."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
