@@ -31,7 +31,7 @@ from green_screen.data.splits import Split
 from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import IMPLEMENTED, TrainingConfig
-from green_screen.training.run import compiled_model
+from green_screen.training.setup import compiled_model
 
 
 def whole_split(dataset: ImageDataset) -> Split:

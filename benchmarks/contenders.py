@@ -22,7 +22,7 @@ from green_screen.network.precision import dtype_policy
 from green_screen.power.meter import EnergyMeter
 from green_screen.space import Space, TrainingConfig
 from green_screen.training.hardware import hardware_tags
-from green_screen.training.run import compiled_model
+from green_screen.training.setup import compiled_model
 
 SEED = 22
 

@@ -36,7 +36,7 @@ from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.network import fake_quant
 from green_screen.network.optimizer import make_optimizer
 from green_screen.power.meter import EnergyMeter
-from green_screen.training.run import STEPS_PER_EXECUTION
+from green_screen.training.setup import STEPS_PER_EXECUTION
 
 Make = Callable[[], Contender]
 

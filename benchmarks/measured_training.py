@@ -13,7 +13,7 @@ from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
 from green_screen.measurement.run_measurement import synchronize_gpu
 from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
 from green_screen.space import Space
-from green_screen.training.run import compiled_model
+from green_screen.training.setup import compiled_model
 
 LEVELS = {"internal": "jit_compilation", "partitioning": "90-5-5"}
 

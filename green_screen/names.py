@@ -87,6 +87,30 @@ STEADY_SM_CLOCK_MHZ = "steady_sm_clock_mhz"  # mean over the steady epochs, idle
 STEADY_POWER_CAPPED_PERCENT = "steady_power_capped_percent"  # of them: held by the power limit
 FURTHER_EPOCHS = "further_epochs"
 FURTHER_ENERGY_J = "further_energy_j"  # not part of the total
+# Of a screening run, which measures a part of the training that is declared.
+SCREENING_ENERGY_J = "screening_energy_j"  # what it took itself, from set-up to the last window
+SCREENING_S = "screening_s"
+STEADY_BLOCKS = "steady_blocks"  # of steps; steady_epochs says how many epochs they make
+ENERGY_PER_STEP_J = "energy_per_step_j"
+STEP_S = "step_s"
+WINDOW_ERROR_PERCENT = "window_error_percent"  # standard error of the mean energy of its blocks
+WINDOW_RESOLUTION_PERCENT = "window_resolution_percent"  # of the counter over the window
+WINDOW_DRIFT_PERCENT = "window_drift_percent"  # of the second half's energy from the first's
+# Of the declared training: set-up and all epochs, without conversion and test.
+FORECAST_ENERGY_J = "forecast_energy_j"
+FORECAST_ENERGY_LOW_J = "forecast_energy_low_j"  # 95 % interval
+FORECAST_ENERGY_HIGH_J = "forecast_energy_high_j"
+FORECAST_S = "forecast_s"
+FORECAST_LOW_S = "forecast_low_s"
+FORECAST_HIGH_S = "forecast_high_s"
+FORECAST_EMISSIONS_KG_CO2EQ = "forecast_emissions_kg_co2eq"
+FORECAST_EMISSIONS_LOW_KG_CO2EQ = "forecast_emissions_low_kg_co2eq"
+FORECAST_EMISSIONS_HIGH_KG_CO2EQ = "forecast_emissions_high_kg_co2eq"
+# Of each block of a screening, step = its place.
+BLOCK_ENERGY_J = "block_energy_j"
+BLOCK_S = "block_s"
+BLOCK_STEPS = "block_steps"
+
 RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less all epochs and cool-down
 COOLDOWN_S = "cooldown_s"  # waited before the run for its GPU to be as before the first run on it
 COOLDOWN_TEMPERATURE_C = "cooldown_temperature_c"  # at the end of that wait

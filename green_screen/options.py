@@ -55,6 +55,15 @@ class TrainOptions:
         None, "shortest steady window in seconds to trust; None is 5 on a GPU and 0 on a CPU"
     )
     log_model: bool = option(False, "log the trained model as an artifact of the run")
+    protocol: str = option(
+        "full",
+        "full trains all epochs; screening measures steps once they are steady, forecasts the "
+        "energy of the training, and has no accuracy",
+        choices=("full", "screening"),
+    )
+    max_window_s: float = option(
+        20.0, "for protocol=screening: most seconds that a steady window of steps takes"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
@@ -74,6 +83,21 @@ class TrainOptions:
             "min_window_s",
             self.min_window_s,
             "at least 0 seconds and finite",
+        )
+        require(
+            self.protocol in ("full", "screening"), "protocol", self.protocol, "full or screening"
+        )
+        require(
+            0 < self.max_window_s < math.inf,
+            "max_window_s",
+            self.max_window_s,
+            "more than 0 seconds and finite",
+        )
+        require(
+            not (self.log_model and self.protocol == "screening"),
+            "log_model",
+            self.log_model,
+            "false with protocol=screening, which trains no model to keep",
         )
         require_config(self.config)
 

@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from green_screen.measurement.run_record import Epoch, RunRecord
-from green_screen.measurement.steady import SteadyState, steady_state, unlike_others
+from green_screen.measurement.steady import (
+    SteadyState,
+    after_the_first,
+    steady_state,
+    unlike_others,
+)
 from green_screen.measurement.summary import (
     MeasurementSummary,
     epoch_metrics,
@@ -70,6 +75,7 @@ class RunMeasurement:
         self._given_min_window_s = min_window_s
         self._phases: list[EnergyReading] = []
         self._epochs: list[Epoch] = []
+        self._validations: list[Epoch] = []
         self._phase: str | None = None
         self._epoch = 0
         self._fit = 0
@@ -252,6 +258,41 @@ class RunMeasurement:
         self._missing = epoch_missing(epoch, metrics)
         return metrics
 
+    def end_block(self, *, work: float) -> None:
+        """End a block of steps where the next one begins; :meth:`begin_epoch` begins the first.
+
+        Args:
+            work: How many epochs long it was.
+        """
+        if self._epoch_start is None:
+            raise RuntimeError("no block has begun: call begin_epoch first")
+        start, end = self._epoch_start, self._mark_quickly()
+        reading = self._meter.between(start, end, f"block {self._epoch}")
+        self._epochs.append(Epoch(reading, None, further=False, fit=self._fit, work=work))
+        self._epoch_marks.append((start, end))
+        self._parts.append((reading.name, start, end))
+        self._epoch, self._epoch_start, self._last = self._epoch + 1, end, end
+
+    @contextmanager
+    def validating(self, *, work: float) -> Iterator[None]:
+        """Measure a block of validation outside of an epoch.
+
+        Args:
+            work: How many validations long it is.
+        """
+        start = self._meter.mark()
+        yield
+        end = self._meter.mark()
+        reading = self._meter.between(start, end, f"validation block {len(self._validations)}")
+        self._validations.append(Epoch(reading, None, further=False, work=work))
+        self._parts.append((reading.name, start, end))
+        self._last = end
+
+    @property
+    def steady_validations(self) -> SteadyState:
+        """The steady blocks of validation so far."""
+        return steady_state(self._validations, "blocks of validation")
+
     @property
     def needs_further_epoch(self) -> bool:
         """Whether another epoch would make the steady window longer than it is and too short.
@@ -268,9 +309,26 @@ class RunMeasurement:
         return self._missing
 
     @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The epochs or blocks of steps so far."""
+        return tuple(self._epochs)
+
+    @property
+    def total_reading(self) -> EnergyReading:
+        """From the start to the end of the last part so far.
+
+        Raises:
+            RuntimeError: It is not measured yet.
+        """
+        if self._first is None or self._last is None:
+            raise RuntimeError("nothing was measured: use the measurement in a `with` block")
+        return self._meter.between(self._first, self._last, "run")
+
+    @property
     def steady_state(self) -> SteadyState:
         """The steady epochs so far."""
-        return steady_state(self._epochs)
+        blocks = any(epoch.work != 1 for epoch in self._epochs)
+        return steady_state(self._epochs, "blocks" if blocks else "epochs")
 
     def summary(
         self, images_per_epoch: int | None, validation_images: int | None = None
@@ -281,26 +339,29 @@ class RunMeasurement:
             images_per_epoch: Training images of one epoch; ``None`` if that is not known.
             validation_images: The same of the validation.
         """
-        if self._first is None or self._last is None:
-            raise RuntimeError("nothing was measured: use the measurement in a `with` block")
+        total = self.total_reading
         self._measure_idle_after()
         boards = self._meter.boards
         # Only a process with several boards can take one for another; TensorFlow has its devices
         # by now.
         mismatch = self._mismatch or (other_boards(boards) if len(boards) > 1 else "")
         steady = self.steady_state
+        # A block may be so short that its tuning takes many times as long.
+        compared = steady.epochs if self._validations else after_the_first(self._epochs)
         record = RunRecord(
-            total=self._meter.between(self._first, self._last, "run"),
+            total=total,
             outside=tuple(
                 self._meter.between(*marks, "outside")
                 for marks in self._outside
-                if marks[0].time_s < self._last.time_s
+                if self._last is not None and marks[0].time_s < self._last.time_s
             ),
             phases=tuple(self._phases),
             epochs=tuple(self._epochs),
+            validations=tuple(self._validations),
+            steady_validations=self.steady_validations.epochs,
             steady=steady.epochs,
             left_out=steady.left_out,
-            lost=(*self._stops(), *unlike_others(self._epochs)),
+            lost=(*self._stops(), *unlike_others(compared)),
             steady_span=self._steady_span(steady),
             idle_before=self._idle_before,
             idle_in_context=self._idle_in_context,

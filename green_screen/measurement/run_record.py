@@ -14,19 +14,26 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Epoch:
-    """One measured epoch.
+    """One measured epoch, or a block of steps.
 
     Attributes:
         reading: Training and validation.
         validation: The validation's part; ``None`` if there was none.
         further: Whether it was run for the measurement alone.
         fit: Which call of ``fit`` it belongs to, counted from 0.
+        work: How many epochs long it is: 1, or less for a block of steps.
     """
 
     reading: EnergyReading
     validation: EnergyReading | None
     further: bool
     fit: int = 0
+    work: float = 1.0
+
+    @property
+    def pace_s(self) -> float:
+        """Time for the work of a whole epoch."""
+        return self.reading.seconds / self.work
 
     @property
     def train_j(self) -> float:
@@ -48,6 +55,8 @@ class RunRecord:
         outside: What lies in that and was done for the measurement alone.
         phases: The named phases in order.
         epochs: The epochs in order.
+        validations: Blocks of validation outside of epochs, in order.
+        steady_validations: The steady ones of those.
         steady: The steady epochs, those with a gap included.
         left_out: How many epochs are not steady, and why.
         lost: What says that not only work was done in a part of the run, in words.
@@ -67,6 +76,8 @@ class RunRecord:
     outside: tuple[EnergyReading, ...]
     phases: tuple[EnergyReading, ...]
     epochs: tuple[Epoch, ...]
+    validations: tuple[Epoch, ...]
+    steady_validations: tuple[Epoch, ...]
     steady: tuple[Epoch, ...]
     left_out: str
     lost: tuple[str, ...]
@@ -88,6 +99,16 @@ class RunRecord:
     def whole_steady(self) -> tuple[Epoch, ...]:
         """The steady epochs without a gap: one that has a gap says nothing about the others."""
         return tuple(e for e in self.steady if not math.isnan(e.reading.energy_j + e.train_j))
+
+
+def per_epoch(blocks: Iterable[Epoch]) -> tuple[float, float]:
+    """Return joules and seconds for the work of a whole epoch; NaN without any block."""
+    found = tuple(blocks)
+    work = sum(block.work for block in found) or NAN
+    return (
+        sum(block.reading.energy_j for block in found) / work,
+        sum(block.reading.seconds for block in found) / work,
+    )
 
 
 def mean(values: Iterable[float]) -> float:

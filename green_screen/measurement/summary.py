@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from green_screen import names
-from green_screen.measurement.run_record import NAN, Epoch, RunRecord, mean
+from green_screen.measurement.run_record import NAN, Epoch, RunRecord, mean, per_epoch
 from green_screen.power import validity
 from green_screen.power.idle import idle_power_w
 from green_screen.power.meter import EnergyReading
@@ -162,21 +162,18 @@ def summarize(
 def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str, Figure]:
     """Return the figures of the steady state."""
     steady = record.whole_steady
-    count = len(steady) or NAN
+    count = sum(e.work for e in steady) or NAN
     reason = _unsteady_reason(record)
     idle_w, idle_reason = _idle_figures(record)[names.IDLE_POWER_W]
     net_reason = reason or idle_reason
     no_images = "" if images_per_epoch else "how many images an epoch has is not known"
-    epoch_j = sum(e.reading.energy_j for e in steady) / count
-    epoch_s = sum(e.reading.seconds for e in steady) / count
+    validation_j, validation_s = _own_validation(record)
+    epoch_j, epoch_s = per_epoch(steady)
+    epoch_j, epoch_s = epoch_j + validation_j, epoch_s + validation_s
     thousands = (images_per_epoch or NAN) * count / 1000
     train_j = sum(e.train_j for e in steady)
     train_s = sum(e.train_s for e in steady)
     train_net_j = train_j - idle_w * train_s
-    warmup = [e.reading for e in record.declared if e not in record.steady]
-    warmup_j = sum(r.energy_j for r in warmup) - len(warmup) * epoch_j
-    warmup_s = sum(r.seconds for r in warmup) - len(warmup) * epoch_s
-    warmup_reason = next((r.reason for r in warmup if math.isnan(r.energy_j)), reason)
     status_reason = steady[0].reading.status_reason if steady else reason
     clock_reason = status_reason or "no reading of the clock found the GPU at work"
     return {
@@ -187,17 +184,51 @@ def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str
         names.STEADY_IMAGES_PER_S: Figure(
             1000 * thousands / train_s if steady else NAN, reason or no_images
         ),
-        names.WARMUP_ENERGY_J: Figure(warmup_j, warmup_reason),
-        names.WARMUP_S: Figure(warmup_s, reason),
+        **_warmup_figures(record, epoch_j - validation_j, epoch_s - validation_s),
         names.STEADY_WINDOW_S: Figure(sum(e.reading.seconds for e in steady)),
-        names.STEADY_EPOCHS: Figure(float(len(steady))),
-        names.UNSTEADY_EPOCHS: Figure(float(len(record.epochs) - len(record.steady))),
+        names.STEADY_EPOCHS: Figure(float(sum(e.work for e in steady))),
+        names.UNSTEADY_EPOCHS: Figure(
+            float(sum(e.work for e in record.epochs) - sum(e.work for e in record.steady))
+        ),
         names.STEADY_SM_CLOCK_MHZ: Figure(
             mean(e.reading.busy_sm_clock_mhz for e in steady), clock_reason
         ),
         names.STEADY_POWER_CAPPED_PERCENT: Figure(
             100 * mean(e.reading.power_capped for e in steady), clock_reason
         ),
+    }
+
+
+def _own_validation(record: RunRecord) -> tuple[float, float]:
+    """Return joules and seconds of a validation outside of epochs; 0 where epochs hold it."""
+    if not record.validations:
+        return 0.0, 0.0
+    return per_epoch(record.steady_validations)
+
+
+def _warmup_figures(record: RunRecord, epoch_j: float, epoch_s: float) -> dict[str, Figure]:
+    """Return what the declared epochs or blocks before the steady state took beyond steady ones.
+
+    Args:
+        record: The run.
+        epoch_j: Energy of a steady epoch, without the validation if that lies outside of it.
+        epoch_s: Time of the same.
+    """
+    validation_j, validation_s = _own_validation(record)
+    extra_j = extra_s = 0.0
+    reason = _unsteady_reason(record)
+    for parts, steady, unit_j, unit_s in (
+        (record.declared, record.steady, epoch_j, epoch_s),
+        (record.validations, record.steady_validations, validation_j, validation_s),
+    ):
+        for part in parts:
+            if part not in steady:
+                extra_j += part.reading.energy_j - part.work * unit_j
+                extra_s += part.reading.seconds - part.work * unit_s
+                reason = (part.reading.reason if math.isnan(extra_j) else "") or reason
+    return {
+        names.WARMUP_ENERGY_J: Figure(extra_j, reason),
+        names.WARMUP_S: Figure(extra_s, reason),
     }
 
 
@@ -214,11 +245,13 @@ def _unsteady_reason(record: RunRecord) -> str:
 
 def _validation_figures(record: RunRecord, images: int | None) -> dict[str, Figure]:
     """Return the figures of the validation in the steady state; none where nothing is validated."""
-    readings = [e.validation for e in record.whole_steady if e.validation is not None]
-    if images is None or not any(e.validation for e in record.epochs):
+    inside = [e.validation for e in record.whole_steady if e.validation is not None]
+    readings = inside or [e.reading for e in record.steady_validations]
+    if images is None or not (record.validations or any(e.validation for e in record.epochs)):
         return {}
+    work = float(len(inside)) or sum(e.work for e in record.steady_validations)
     energy_j, seconds = sum(r.energy_j for r in readings), sum(r.seconds for r in readings)
-    thousands = images * len(readings) / 1000
+    thousands = images * work / 1000
     reason = _unsteady_reason(record) or next((r.reason for r in readings if r.reason), "")
     return {
         names.VALIDATION_ENERGY_PER_1K_IMAGES_J: Figure(
@@ -239,7 +272,7 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
         parts.setdefault(reading.name, []).append(reading)
     further = [e.reading for e in record.epochs if e.further]
     inside = [r for r in record.phases if r.name in _PHASE_METRICS]
-    inside += [e.reading for e in record.declared]
+    inside += [e.reading for e in (*record.declared, *record.validations)]
     known = [r for r in inside if not math.isnan(r.energy_j)]
     measured_j = sum(r.energy_j for r in known)
     incomplete = next((r.reason or _UNKNOWN for r in inside if math.isnan(r.energy_j)), "")
@@ -345,4 +378,5 @@ def _evidence(
 
 
 def _all_readings(record: RunRecord) -> list[EnergyReading]:
-    return [record.total, *(e.reading for e in record.epochs), *record.phases]
+    blocks = (*record.epochs, *record.validations)
+    return [record.total, *(e.reading for e in blocks), *record.phases]

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import yaml
 
 from green_screen import names, tracking
-from green_screen.data.data import ImageDataset, load_dataset
-from green_screen.data.pipeline import Pipeline, ahead_on_device, make_pipeline
+from green_screen.data.data import ImageDataset
+from green_screen.data.pipeline import Pipeline, ahead_on_device
 from green_screen.measurement.callback import SMICallback
 from green_screen.measurement.further import MAX_FURTHER_EPOCHS, FurtherEpochs
-from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
-from green_screen.network import int8, quantization, xla
+from green_screen.measurement.run_measurement import MeasurementSummary
+from green_screen.network import int8, quantization
 from green_screen.network.model import build_model
-from green_screen.network.optimizer import make_optimizer
 from green_screen.network.precision import dtype_policy
-from green_screen.options import TrainOptions, option_params
-from green_screen.space import Resolved, TrainingConfig, resolve
+from green_screen.options import TrainOptions
+from green_screen.space import TrainingConfig
 from green_screen.tracking import ModelLink, RunLogger
-from green_screen.training import kernels, serving
-from green_screen.training.hardware import hardware_tags
-from green_screen.training.request import check_trainings
-
-# Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
-# is favoured. More saves little, and delays the answer to a signal (8 steps of a batch of 128 take
-# ten seconds on 2 CPU cores).
-STEPS_PER_EXECUTION = 8
+from green_screen.training import serving
+from green_screen.training.screening import screen
+from green_screen.training.setup import Prepared, prepared
 
 
 def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
@@ -50,114 +37,48 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
         OptionError: The training cannot be done as it is asked for; nothing has been trained then.
         SpaceError: The levels cannot be combined.
     """
-    flags = xla.settle_flags()
-    resolved = resolve(config)
-    effective = resolved.effective
-    check_trainings(options, [effective])
-    log_request(resolved, options, run)
-    run.tags({names.TAG_XLA_FLAGS: flags})
-
-    parameters = {
-        **effective.as_params(),
-        "model": options.model,
-        "dataset": options.dataset,
-        "epochs": options.epochs,
-        "seed": options.seed,
-    }
-    with (
-        _artifact_folder(run) as folder,
-        RunMeasurement(country=options.country, min_window_s=options.min_window_s) as measurement,
-    ):
-        # A run that fails has its parameters too; the callback's end adds the results.
-        text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
-        (folder / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
-        with measurement.phase("setup"):
-            dataset = load_dataset(
-                options.dataset,
-                image_size=options.image_size,
-                samples=options.samples,
-                seed=options.seed,
-            )
-            pipeline = make_pipeline(dataset, effective, seed=options.seed)
-            model = compiled_model(
-                options.model,
-                effective,
-                image_size=options.image_size,
-                n_classes=len(dataset.class_names),
-                total_steps=options.epochs * pipeline.steps_per_epoch,
-                seed=options.seed,
-            )
-        log_data(dataset, pipeline, model, run)
-        kernel_set = kernels.needed(measurement.boards, options.model, effective)
-        if kernel_set is not None and not kernel_set.made:
-            run.tags({names.TAG_FIRST_ON_MACHINE: "true"})
-            with measurement.phase("kernels"):
-                make_kernels(options.model, effective, dataset)
-            kernel_set.note()
-        measurement.measure_idle()
-
-        callback = SMICallback(
-            directory=folder,
-            images_per_epoch=pipeline.images_per_epoch,
-            measurement=measurement,
-            logger=run,
-        )
-        further = FurtherEpochs(measurement, options.epochs)
-        history = fit(model, pipeline, callback, epochs=options.epochs, further=further)
-
-        network: Any = model
-        if effective.internal == "post_quantization":
-            with measurement.phase("conversion"):
-                network = quantized(options.model, model, dataset, pipeline)
-            log_conversion(network, run)
-        with measurement.phase("evaluation"):
-            test_loss, test_accuracy = evaluate(network, pipeline)
-
-        logged: ModelLink | None = None
-        if options.log_model:
-            run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
-            logged = tracking.patiently(
-                lambda: serving.log_model(
-                    network, pipeline.preprocessing, dataset, epochs=options.epochs
-                )
-            )
-
-        summary = measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
-        log_result(summary, history, (test_loss, test_accuracy), run, logged)
-        callback.finish(
-            {
-                **parameters,
-                names.N_PARAMETERS: quantization.n_parameters(model),
-                "test_loss": test_loss,
-                "test_accuracy": test_accuracy,
-            }
-        )
+    with prepared(config, options, run) as training:
+        PROTOCOLS[options.protocol](training)
 
 
-def log_request(resolved: Resolved, options: TrainOptions, run: RunLogger) -> None:
-    """Log what was asked for, what is executed instead and why, and on which hardware."""
-    effective = resolved.effective.as_params()
-    run.params(
-        {
-            **resolved.requested.as_params(),
-            **{names.EFFECTIVE_PREFIX + name: level for name, level in effective.items()},
-            **option_params(options),
-        }
+def train_fully(training: Prepared) -> None:
+    """Train all epochs, measure them and the test, and log everything."""
+    options, run, measurement = training.options, training.run, training.measurement
+    model, dataset, pipeline = training.model, training.dataset, training.pipeline
+    callback = SMICallback(
+        directory=training.folder,
+        images_per_epoch=pipeline.images_per_epoch,
+        measurement=measurement,
+        logger=run,
     )
-    run.tags({names.TAG_RULES: json.dumps([dataclasses.asdict(r) for r in resolved.rules])})
-    run.tags(hardware_tags())
+    further = FurtherEpochs(measurement, options.epochs)
+    history = fit(model, pipeline, callback, epochs=options.epochs, further=further)
 
+    network: Any = model
+    if training.config.internal == "post_quantization":
+        with measurement.phase("conversion"):
+            network = quantized(options.model, model, dataset, pipeline)
+        log_conversion(network, run)
+    with measurement.phase("evaluation"):
+        test_loss, test_accuracy = evaluate(network, pipeline)
 
-def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogger) -> None:
-    """Log what the training works on."""
-    run.dataset(serving.mlflow_dataset(dataset), "training")
-    run.params({"dataset_sha256": dataset.digest})
-    run.tags({names.TAG_AUGMENTATION_OPS: json.dumps(pipeline.augmentation_ops)})
-    run.metrics(
+    logged: ModelLink | None = None
+    if options.log_model:
+        run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
+        logged = tracking.patiently(
+            lambda: serving.log_model(
+                network, pipeline.preprocessing, dataset, epochs=options.epochs
+            )
+        )
+
+    summary = measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
+    log_result(summary, history, (test_loss, test_accuracy), run, logged)
+    callback.finish(
         {
+            **training.parameters,
             names.N_PARAMETERS: quantization.n_parameters(model),
-            names.N_TRAIN_IMAGES: pipeline.images_per_epoch,
-            names.N_VALIDATION_IMAGES: pipeline.n_validation,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
         }
     )
 
@@ -178,72 +99,6 @@ def log_result(
     if not np.isfinite([*history["loss"], *history["val_loss"], test_loss]).all():
         tags[names.TAG_DIVERGED] = "true"
     run.tags(tags, model=model)
-
-
-def compiled_model(
-    name: str,
-    config: TrainingConfig,
-    *,
-    image_size: int,
-    n_classes: int,
-    total_steps: int,
-    seed: int,
-) -> Any:
-    """Return a network, compiled as an effective configuration asks.
-
-    Args:
-        name: A name of :mod:`green_screen.network.model`.
-        config: The effective configuration.
-        image_size: Height and width of the images, in pixels.
-        n_classes: Length of its output.
-        total_steps: Steps of the whole training, over which the learning rate decays.
-        seed: Seed of the initial weights.
-    """
-    xla.settle_flags()
-    with dtype_policy(config.precision):
-        model = build_model(name, image_size=image_size, n_classes=n_classes, seed=seed)
-        if config.internal == "pre_quantization":
-            model = quantization.quantization_aware(model)
-    model.compile(
-        make_optimizer(config, total_steps),
-        "categorical_crossentropy",
-        weighted_metrics=["accuracy"],
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile=config.internal == "jit_compilation",
-    )
-    _create_variables(model)
-    return model
-
-
-def _create_variables(model: Any) -> None:
-    """Create the variables of optimizer, loss and metrics, which Keras leaves to the first step.
-
-    TensorFlow traces a step that creates variables twice, which takes ResNet-50 seconds.
-    """
-    outputs = tf.zeros([1, model.output.shape[-1]], model.output.dtype)
-    model.compiled_loss.build(outputs)
-    model.compiled_metrics.build(outputs, outputs)
-    model.optimizer._create_all_weights(model.trainable_variables)
-
-
-def make_kernels(name: str, config: TrainingConfig, dataset: ImageDataset) -> None:
-    """Train and validate a network of the same kind for a step each, and forget it.
-
-    By that the driver makes and keeps the kernels that the training needs. Its batch is of another
-    size, so that what is tuned and compiled for a shape is left to the training; XLA's kernels,
-    which no driver keeps, too.
-    """
-    size, n_classes = dataset.images.shape[1], len(dataset.class_names)
-    if config.internal == "jit_compilation":
-        config = dataclasses.replace(config, internal="None")
-    model = compiled_model(
-        name, config, image_size=size, n_classes=n_classes, total_steps=1, seed=0
-    )
-    n_images = config.batch_size + 1
-    images = tf.zeros([n_images, size, size, 3], model.input.dtype)
-    labels = tf.one_hot([0] * n_images, n_classes)
-    batch = tf.data.Dataset.from_tensors((images, labels, tf.ones([n_images])))
-    model.fit(batch.repeat(), steps_per_epoch=1, validation_data=batch, verbose=0)
 
 
 def fit(
@@ -308,13 +163,4 @@ def evaluate(network: Any, pipeline: Pipeline) -> tuple[float, float]:
     return loss, accuracy
 
 
-@contextmanager
-def _artifact_folder(run: RunLogger) -> Iterator[Path]:
-    """Give a folder whose files become artifacts of the run, however the block ends."""
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        try:
-            yield folder
-        finally:
-            for file in sorted(folder.iterdir()):
-                run.artifact(file)
+PROTOCOLS: dict[str, Callable[[Prepared], None]] = {"full": train_fully, "screening": screen}

@@ -12,7 +12,7 @@ from green_screen.network.model import MODELS, build_model, check_model
 from green_screen.network.precision import dtype_policy
 from green_screen.options import OptionError, TrainOptions
 from green_screen.space import Space, resolve
-from green_screen.training.run import compiled_model
+from green_screen.training.setup import compiled_model
 
 
 def test_unknown_model_is_refused_by_name_with_the_alternatives():

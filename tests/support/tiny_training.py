@@ -7,7 +7,8 @@ import tensorflow as tf
 from green_screen.data.data import load_dataset
 from green_screen.data.pipeline import make_pipeline
 from green_screen.space import Space, resolve
-from green_screen.training.run import compiled_model, fit
+from green_screen.training.run import fit
+from green_screen.training.setup import compiled_model
 
 SIZE = 8
 
