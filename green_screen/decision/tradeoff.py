@@ -174,6 +174,7 @@ def campaign_cost(
         raise ValueError(f"price_per_kwh must be at least 0, but got {price_per_kwh}")
     intensity = carbon_intensity_g_per_kwh(country)
     total = runs[names.ENERGY_TOTAL_J] + runs[names.FURTHER_ENERGY_J].fillna(0.0)
+    total = total.fillna(runs[names.SCREENING_ENERGY_J])
     known = total.notna()
     energy_kwh = float(total[known].sum()) / J_PER_KWH if known.any() else float("nan")
     price = float("nan") if price_per_kwh is None else price_per_kwh

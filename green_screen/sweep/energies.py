@@ -18,6 +18,12 @@ def energy(joules: float) -> str:
     return f"{joules:.0f} J"
 
 
+def used_j(run: Run) -> float:
+    """Return what a run used, as far as it is known: its training, or its screening."""
+    total_j = run.data.metrics.get(names.ENERGY_TOTAL_J, math.nan)
+    return run.data.metrics.get(names.SCREENING_ENERGY_J, total_j)
+
+
 class EnergyTally:
     """The sum of what runs used, as far as it is known.
 
@@ -37,7 +43,7 @@ class EnergyTally:
 
     def add(self, run: Run) -> None:
         """Add the energy of a run that ended."""
-        joules = run.data.metrics.get(names.ENERGY_TOTAL_J, math.nan)
+        joules = used_j(run)
         if math.isfinite(joules):
             self.joules += joules
             self.n_known += 1

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from green_screen import names
 from green_screen.executors.executor import Job
 from green_screen.power.nvml import Board, NvmlError
-from green_screen.sweep.energies import EnergyTally
+from green_screen.sweep.energies import EnergyTally, energy
 from green_screen.sweep.forecast import Forecast
 from green_screen.sweep.runner import Ended
 
@@ -218,10 +218,18 @@ class CampaignProgress:
 
 
 def _line(name: str, ended: Ended, columns: int) -> str:
-    """Return the line of a finished run: its name, duration, energy and accuracy below others'."""
-    accuracy = ended.run.data.metrics.get(names.TEST_ACCURACY, math.nan)
+    """Return the line of a finished run: its name, duration, energy and accuracy below others'.
+
+    A screening has a forecast instead of an accuracy.
+    """
+    metrics = ended.run.data.metrics
+    accuracy = metrics.get(names.TEST_ACCURACY, math.nan)
+    forecast_j = metrics.get(names.FORECAST_ENERGY_J, math.nan)
     percent = f"{100 * accuracy:.1f} %" if math.isfinite(accuracy) else "n/a"
-    took, energy = duration(ended.result.wall_s), EnergyTally([ended.run]).text()
-    figures = f"  {took:>7}  {energy:>18}  test accuracy {percent:>7}"
+    found = f"test accuracy {percent:>7}"
+    if math.isfinite(forecast_j):
+        found = f"forecast {energy(forecast_j):>12}"
+    took, used = duration(ended.result.wall_s), EnergyTally([ended.run]).text()
+    figures = f"  {took:>7}  {used:>18}  {found}"
     room = max(columns - len(figures), _LEAST_NAME)
     return f"{shortened(name, room):<{room}}{figures}"

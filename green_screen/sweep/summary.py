@@ -30,6 +30,8 @@ _METRICS = (
     names.ENERGY_PER_1K_IMAGES_J,
     names.ENERGY_TOTAL_J,
     names.DURATION_S,
+    names.SCREENING_ENERGY_J,
+    names.FORECAST_ENERGY_J,
     names.RUN_OVERHEAD_S,
     names.COOLDOWN_S,
 )
