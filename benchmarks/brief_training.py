@@ -15,7 +15,8 @@ from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 from green_screen.training.hardware import hardware_tags
-from green_screen.training.run import compiled_model, evaluate, fit, quantized
+from green_screen.training.run import evaluate, fit, quantized
+from green_screen.training.setup import compiled_model
 
 
 class _EpochTimes(tf.keras.callbacks.Callback):  # type: ignore[misc]
