@@ -68,15 +68,13 @@ def _jax(jax: Any) -> Wait | None:
     # To list devices would make the backends.
     if not getattr(bridge, "backends_are_initialized", lambda: True)():
         return None
-    devices = [device for device in jax.local_devices() if device.platform in ("gpu", "cuda")]
+    on_gpu = any(device.platform in ("gpu", "cuda") for device in jax.local_devices())
 
     def wait() -> None:
-        for device in devices:
-            if hasattr(device, "synchronize_all_activity"):
-                device.synchronize_all_activity()
+        # A device works in the order of its orders: what is alive of the last one is the latest.
         jax.block_until_ready(jax.live_arrays())
 
-    return wait if devices else None
+    return wait if on_gpu else None
 
 
 def _cupy(cupy: Any) -> Wait | None:
