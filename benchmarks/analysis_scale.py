@@ -117,7 +117,7 @@ def server(store: str) -> Iterator[str]:
 
 def main() -> None:
     """Make the store if it is not there and measure both ways."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--folder", type=Path)

@@ -74,7 +74,7 @@ def null_findings(campaign: SimulatedCampaign, responses: int) -> list[bool]:
 
 def main() -> None:
     """Print the rates."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--campaigns", type=int, default=200)
     parser.add_argument("--runs", type=int, default=100)
     arguments = parser.parse_args()

@@ -107,7 +107,7 @@ def measured(
 
 def main() -> int:
     """Print the table and return whether the two agree and PyTorch was waited for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--epoch-s", type=float, default=5.0)
     arguments = parser.parse_args()

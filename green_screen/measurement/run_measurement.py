@@ -134,11 +134,12 @@ class RunMeasurement:
         if self._mismatch:
             logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
         elif self._meter.no_gpu_reason:
-            logger.info("energy is CodeCarbon's estimate: %s", self._meter.no_gpu_reason)
+            source = self._idle_before.source
+            logger.info("energy is by %s: %s", source, self._meter.no_gpu_reason)
         if self._idle_before.carbon.cpu_source != rapl.SOURCE_RAPL:
-            source = rapl.cpu_source()
-            hint = source.hint or "RAPL can be read, but CodeCarbon does not use it"
-            logger.log(logging.WARNING if source.can_be_allowed else logging.INFO, hint)
+            cpu = rapl.cpu_source()
+            if cpu.hint:
+                logger.log(logging.WARNING if cpu.can_be_allowed else logging.INFO, cpu.hint)
         return self
 
     def abort(self) -> None:

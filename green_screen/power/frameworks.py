@@ -39,7 +39,10 @@ def _torch(torch: Any) -> Wait | None:
     if cuda is None or not cuda.is_initialized():
         return None
     # To wait for a device that is not in use would put a context on it.
-    used = [n for n in range(cuda.device_count()) if cuda.memory_reserved(n) > 0]
+    try:
+        used = [n for n in range(cuda.device_count()) if cuda.memory_reserved(n) > 0]
+    except (NotImplementedError, RuntimeError):  # an allocator of its own that does not count
+        used = [cuda.current_device()]
 
     def wait() -> None:
         for device in used:

@@ -482,7 +482,6 @@ def test_the_advice_to_allow_rapl_is_given_where_it_helps(gpus, monkeypatch, cap
         with caplog.at_level("WARNING", "green_screen"), measured() as run:
             pass
         assert [record.message for record in caplog.records] == expected
-        # What CodeCarbon uses counts, not what the permissions would allow.
         assert run.summary(1).tags[names.TAG_CPU_SOURCE] == rapl.SOURCE_MODEL
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated_nvml import Constant, Ramp, SimulatedBoard, Simulation, Steps, simulated
+from test_nvml import in_a_fork
 
 from green_screen import EnergyMeter, names
 
@@ -225,6 +226,18 @@ def test_boards_that_are_there_and_cannot_be_described_leave_the_energy_missing(
     with simulated(simulation), EnergyMeter() as meter, meter.window("work") as window:
         time.sleep(0.1)
     assert window.reading.source == names.SOURCE_ESTIMATE
+
+
+def test_a_meter_in_a_forked_child_measures_the_board(machine):
+    machine(SimulatedBoard(curve=Constant(150.0)))
+
+    def work() -> str:
+        with EnergyMeter() as meter, meter.window("child") as window:
+            time.sleep(0.1)
+        return window.reading.source
+
+    with EnergyMeter() as meter, meter.window("parent"):  # its sampler reads while the child does
+        assert in_a_fork(work) == names.SOURCE_COUNTER
 
 
 def test_estimates_of_neighbouring_windows_add_up():
