@@ -4,8 +4,9 @@
 
 trains each for two epochs on few images, in a process of its own, several on each GPU at once: it
 tells what trains, what diverges and what crashes, and measures no energy. `DIR/combinations.csv`
-gets a row as each ends, and the same command does those that are missing there;
-`DIR/combinations.md` is the table. Requested combinations that execute the same are trained once.
+gets a row as each ends, and the same command does those that are missing there (take out a row to
+have it done again); `DIR/combinations.md` is the table. Requested combinations that execute the
+same are trained once.
 """
 
 from __future__ import annotations
