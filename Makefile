@@ -11,7 +11,7 @@ LOCK := $(if $(and $(strip $(DRIVER)),$(X86)),requirements-gpu.lock,requirements
 
 # The first campaign, on the bundled digits: ResNet-50 on a GPU, a smaller network on two CPU cores.
 ifeq ($(LOCK),requirements-gpu.lock)
-QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 5 \
+QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 18 \
   --design balanced --n_runs 10 --baseline_every 5
 QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; a quarter of an hour at most on an H100
 else
@@ -39,17 +39,18 @@ setup: $(VENV)/installed ## Install everything into .venv
 # uv comes from the same lock, hashes checked, and installs the rest in parallel.
 $(VENV)/installed: $(LOCK) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: TensorFlow 2.15 and TensorFlow Addons need Python 3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) from $(LOCK)"
+	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { p = 1 } p { print } p && !/\\$$/ { exit }' $(LOCK) > $(VENV)/uv.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
-	$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r $(LOCK)
-	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	@$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r $(LOCK)
+	@$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
 sweep: setup ## The main job, small: a campaign, its analysis, a comparison, a registered model
 	@printf '$(QUICK_NOTE)\n'
-	$(PY) -m entrypoints.sweep $(QUICK)
-	$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
+	@$(PY) -m entrypoints.sweep $(QUICK)
+	@$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
 
 study: setup ## The full sweep of 100 runs with the published settings (a GPU and days), then the analysis
 	$(PY) -m entrypoints.sweep $(STUDY)
