@@ -115,6 +115,7 @@ class EnergyMeter:
         self._machine: Machine | None = None
         self._last_totals = MachineTotals(None)
         self._synchronized_by = ""
+        self._on_gpu = ""
         self._open: dict[str, Mark] = {}
 
     @property
@@ -146,7 +147,8 @@ class EnergyMeter:
         """
         if self.running:
             raise RuntimeError("the meter is running already: a `with` block inside needs its own")
-        self._no_gpu_reason, self._unreadable, self._synchronized_by = "", False, ""
+        self._no_gpu_reason, self._unreadable = "", False
+        self._on_gpu = self._synchronized_by = ""
         self._last_totals = MachineTotals(None)
         self._open.clear()
         chosen = self._choose_boards()
@@ -203,7 +205,9 @@ class EnergyMeter:
             trace.between(a, b)
             for trace, a, b in zip(self._traces, start.boards, end.boards, strict=True)
         )
-        uses_gpu = bool(devices or self._gpus or self._unmeasured or self._unreadable)
+        # A GPU that a framework uses and NVML does not show: of another make, mostly.
+        unseen = self._gpus is None and bool(self._on_gpu) and not devices
+        uses_gpu = bool(devices or self._gpus or self._unmeasured or self._unreadable or unseen)
         if self._machine is None:
             raise RuntimeError("the meter has not run: use it in a `with` block")
         carbon = between(
@@ -216,6 +220,8 @@ class EnergyMeter:
         seconds = end.time_s - start.time_s
         if not devices:
             reason = self._no_gpu_reason
+            if unseen:
+                reason = f"{self._on_gpu} uses a GPU that is not measured: {reason}"
             return machine_reading(name, seconds, carbon, reason, uses_gpu=uses_gpu)
         return devices_reading(name, seconds, devices, carbon)
 
@@ -294,7 +300,7 @@ class EnergyMeter:
         found = frameworks.on_gpu()
         for wait in found.values():
             wait()
-        self._synchronized_by = ", ".join(found)
+        self._on_gpu = self._synchronized_by = ", ".join(found)
 
     def _read_machine(self) -> MachineTotals:
         if self._machine is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from simulated_nvml import SimulatedBoard, Simulation, simulated
 
-from green_screen import EnergyMeter
+from green_screen import EnergyMeter, names
 from green_screen.power import frameworks
 
 
@@ -57,6 +58,19 @@ def test_pytorch_is_waited_for_on_the_devices_that_it_uses(imported, monkeypatch
 def test_one_that_uses_no_gpu_is_left_alone(imported, torch):
     imported("torch", torch)
     assert frameworks.on_gpu() == {}
+
+
+def test_a_gpu_that_a_framework_uses_and_nvml_does_not_show_is_no_estimate_of_the_cpu(imported):
+    imported("torch", Torch([10]))  # as of AMD's, which PyTorch calls cuda too
+    with (
+        simulated(Simulation(library_missing=True)),
+        EnergyMeter() as meter,
+        meter.window("work") as window,
+    ):
+        pass
+    reading = window.reading
+    assert math.isnan(reading.energy_j) and reading.source == names.SOURCE_NONE
+    assert reading.reason.startswith("PyTorch uses a GPU that is not measured: NVML cannot list")
 
 
 def test_own_synchronization_replaces_it(imported):
