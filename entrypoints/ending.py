@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from green_screen.options import OptionError
+from green_screen.output import lasting_output
 from green_screen.space import SpaceError
 
 
@@ -42,17 +43,18 @@ def ended(
         tracking.RefusedError,
         *failures,
     )
-    try:
-        if deliver:
-            tracking.deliver_all()
-        return run()
-    except (OptionError, SpaceError) as error:
-        status, why = 2, str(error)
-    except known as error:
-        status, why = 1, str(error)
-    except tracking.Interrupted as error:
-        status, why = 128 + error.number, f"ended by {error}{advice}"
-    except KeyboardInterrupt:
-        status, why = 128 + signal.SIGINT, "ended by SIGINT while no run was under way"
-    print(f"{name}: {why}", file=sys.stderr)
-    return status
+    with lasting_output():
+        try:
+            if deliver:
+                tracking.deliver_all()
+            return run()
+        except (OptionError, SpaceError) as error:
+            status, why = 2, str(error)
+        except known as error:
+            status, why = 1, str(error)
+        except tracking.Interrupted as error:
+            status, why = 128 + error.number, f"ended by {error}{advice}"
+        except KeyboardInterrupt:
+            status, why = 128 + signal.SIGINT, "ended by SIGINT while no run was under way"
+        print(f"{name}: {why}", file=sys.stderr)
+        return status

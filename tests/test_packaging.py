@@ -157,9 +157,9 @@ def test_no_assertion_does_work(path: Path) -> None:
 
 # Rooms and modules that stand in none, the lowest first. Each imports from those below it.
 ORDER = (
-    *("names", "strict_yaml", "space", "locks", "options", "power", "tracking", "measurement"),
-    *("network", "data", "executors", "results", "statistics", "training", "sweep", "decision"),
-    *("report", "registry", "analysis", "command"),
+    *("names", "strict_yaml", "space", "locks", "options", "output", "power", "tracking"),
+    *("measurement", "network", "data", "executors", "results", "statistics", "training"),
+    *("sweep", "decision", "report", "registry", "analysis", "command"),
 )
 
 

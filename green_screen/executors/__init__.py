@@ -1,4 +1,4 @@
 """Who runs a job: processes, a forkserver, Ray, the cool-down before it.
 
-Imports: names, space, options, power, tracking.
+Imports: names, space, options, output, power, tracking.
 """

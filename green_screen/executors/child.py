@@ -19,6 +19,7 @@ from green_screen import names, tracking
 from green_screen.executors.cooldown import cool_down
 from green_screen.executors.executor import Job, Outcome
 from green_screen.options import TrainOptions
+from green_screen.output import lasting_output
 from green_screen.space import TrainingConfig
 from green_screen.tracking import MAX_TAG_LENGTH, RunLogger
 
@@ -93,7 +94,8 @@ def child_main(
             connection.send_bytes(COOLED)
 
     try:
-        run_job(job, cooled)
+        with lasting_output():
+            run_job(job, cooled)
     except (tracking.Interrupted, KeyboardInterrupt) as error:
         outcome, reason = Outcome.KILLED, f"interrupted by {str(error) or 'SIGINT'}"
     except SystemExit as error:
@@ -110,8 +112,6 @@ def child_main(
 def _redirect(output: Path) -> None:
     """Send this process's standard output and error to a file, native libraries' included."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    sys.stdout.flush()
-    sys.stderr.flush()
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)

@@ -1,4 +1,4 @@
 """Many runs: design, campaign, resume, progress, status.
 
-Imports: names, space, locks, options, power, tracking, executors, training.
+Imports: names, space, locks, options, output, power, tracking, executors, training.
 """

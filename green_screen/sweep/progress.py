@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from green_screen import names
 from green_screen.executors.executor import Job
+from green_screen.output import can_be_live, lasting_output
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.sweep.energies import EnergyTally, energy
 from green_screen.sweep.forecast import Forecast
@@ -87,7 +89,10 @@ class CampaignProgress:
         """
         ended = list(done)
         finished = [run for run in ended if run.info.status == "FINISHED"]
-        self._console = console or Console(soft_wrap=True, highlight=False)
+        self._console = console or Console(
+            soft_wrap=True, highlight=False, force_terminal=can_be_live(sys.stdout)
+        )
+        self._lasting = lasting_output()
         is_terminal = self._console.is_terminal
         self._columns = min(self._console.width, COLUMNS) if is_terminal else COLUMNS
         self._planned = planned
@@ -111,7 +116,8 @@ class CampaignProgress:
         )
 
     def __enter__(self) -> CampaignProgress:
-        """Show it."""
+        """Show it; whatever cannot be shown is left out."""
+        self._lasting.__enter__()
         self._bar.start()
         self.poll()
         return self
@@ -124,6 +130,7 @@ class CampaignProgress:
     ) -> None:
         """Take the bar away; the lines stay."""
         self._bar.stop()
+        self._lasting.__exit__(None, None, None)
 
     def started(self, job: Job, name: str) -> None:
         """Take note of a start."""
