@@ -166,6 +166,8 @@ TAG_MEMORY_GIB = "memory_gib"
 TAG_OPERATING_SYSTEM = "operating_system"
 TAG_TENSORFLOW_VERSION = "tensorflow_version"
 TAG_XLA_FLAGS = "xla_flags"  # effective: this project's, then the user's
+TAG_DATASET_LEFT_OUT = "dataset_left_out"  # what the data set's store holds and is not read
+TAG_EXECUTION_SETTINGS = "execution_settings"  # variables that change how it was executed
 TAG_IMPORTED = "green_screen.imported_from"  # folder of a run that was made elsewhere
 MISSING_PREFIX = "missing_"
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from green_screen.network.keras_defaults import set_keras_defaults
 from green_screen.options import OptionError
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def build_model(name: str, *, image_size: int, n_classes: int, seed: int) -> tf.
     import tensorflow as tf
 
     check_model(name, image_size=image_size)
+    set_keras_defaults()
     tf.keras.utils.set_random_seed(seed)
     policy = tf.keras.mixed_precision.global_policy()
     inputs = tf.keras.Input((image_size, image_size, 3), dtype=policy.compute_dtype, name="image")

@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from green_screen.network.keras_defaults import set_keras_defaults
+
 POLICIES: dict[str, str] = {
     "float16": "float16",
     "float32": "float32",
@@ -44,6 +46,7 @@ def dtype_policy(precision: str) -> Iterator[str]:
     """
     import tensorflow as tf
 
+    set_keras_defaults()  # first: the global policy follows floatx until one is set
     before = tf.keras.mixed_precision.global_policy()
     policy = tf.keras.mixed_precision.Policy(POLICIES[precision])
     tf.keras.mixed_precision.set_global_policy(policy)

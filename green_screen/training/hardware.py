@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from green_screen import names
 from green_screen.network.int8 import cpu_cores
+from green_screen.training.settings import execution_settings
 
 
 def hardware_tags() -> dict[str, str]:
-    """Return the names of the processors and the versions that a measurement depends on."""
+    """Return the names of processors, the versions and settings that a measurement depends on."""
     gpus = [tf.config.experimental.get_device_details(gpu) for gpu in _gpus()]
     tags = {
         names.TAG_CPU_NAME: _cpu_name(),
@@ -22,6 +23,7 @@ def hardware_tags() -> dict[str, str]:
         names.TAG_MEMORY_GIB: f"{psutil.virtual_memory().total / 2**30:.1f}",
         names.TAG_OPERATING_SYSTEM: platform.platform(),
         names.TAG_TENSORFLOW_VERSION: tf.__version__,
+        names.TAG_EXECUTION_SETTINGS: execution_settings(),
         names.TAG_GPU_NAME: ", ".join(gpu.get("device_name", "unknown") for gpu in gpus) or "none",
     }
     if gpus:

@@ -12,23 +12,33 @@ from green_screen.network.model import check_model
 from green_screen.options import OptionError, TrainOptions
 from green_screen.power import emissions
 from green_screen.space import TrainingConfig
+from green_screen.training.settings import check_settings
 
 
-def check_trainings(options: TrainOptions, configs: Sequence[TrainingConfig]) -> None:
+def check_trainings(
+    options: TrainOptions, configs: Sequence[TrainingConfig], *, pixels: bool = True
+) -> str:
     """Refuse trainings that could not be done.
 
     Args:
         options: What each of them takes.
         configs: Their effective configurations.
+        pixels: Whether to decode every image too; a training does that anyway.
+
+    Returns:
+        What of the data set is left out, counted and named; empty if nothing.
 
     Raises:
-        OptionError: The country, the model or the data set cannot be used, or not with one of the
-            configurations.
+        OptionError: The settings of this process or of Keras, the country, the model or the data
+            set cannot be used, or not with one of the configurations.
     """
+    check_settings()
     check_country(options.country)
     for internal in {config.internal for config in configs}:
         check_model(options.model, internal, image_size=options.image_size)
-    check_dataset(options.dataset, samples=options.samples, configs=configs)
+    return check_dataset(
+        options.dataset, samples=options.samples, seed=options.seed, configs=configs, pixels=pixels
+    )
 
 
 def check_country(country: str) -> None:
