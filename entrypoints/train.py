@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: TrainOptions, factors: dict[str, str]) -> int:
     config = read_config(options, factors)
-    check_trainings(options, [resolve(config).effective])
+    if left_out := check_trainings(options, [resolve(config).effective]):
+        print(left_out)
     pin_first_board()  # before TensorFlow asks CUDA for its devices
     # These take seconds to import, and what they start is a run.
     from green_screen.tracking import open_run

@@ -33,6 +33,7 @@ class ImageDataset:
         predefined_test_from: Index of the first image of the test part that the data set comes
             with; ``None`` where it comes with none. The experiment pools both parts and splits
             by `partitioning`; comparisons with other programs may keep it.
+        left_out: What its store holds and is not read, counted and named; empty if nothing.
     """
 
     name: str
@@ -42,11 +43,17 @@ class ImageDataset:
     class_names: tuple[str, ...]
     digest: str
     predefined_test_from: int | None
+    left_out: str = ""
 
 
 def check_dataset(
-    name: str, *, samples: int | None = None, configs: Sequence[TrainingConfig] = ()
-) -> None:
+    name: str,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    configs: Sequence[TrainingConfig] = (),
+    pixels: bool = True,
+) -> str:
     """Refuse a data set that cannot be used, before anything starts.
 
     CIFAR is downloaded here where it is missing, once and outside any measurement.
@@ -54,25 +61,40 @@ def check_dataset(
     Args:
         name: As :func:`load_dataset`.
         samples: Size of the stratified subset that will be used; ``None`` is all.
+        seed: Seed of the subset.
         configs: The configurations that will be trained: each must leave every part an image, each
             class a training image, and fill a batch.
+        pixels: Whether to decode every image that will be used.
+
+    Returns:
+        What is left out of the data set, as :attr:`ImageDataset.left_out`.
 
     Raises:
         OptionError: The name is unknown, the path holds no images of at least two classes, the
-            download fails (the message names the alternatives), or there are too few images.
+            download fails (the message names the alternatives), there are too few images, or some
+            cannot be read.
     """
+    source = None
     if name in datasets.CIFAR_ARCHIVES:
         datasets.download_cifar(name)
         labels = np.arange(datasets.N_CIFAR, dtype=np.int64) % datasets.CIFAR_CLASSES[name]
     else:
-        labels = _open(name, samples=samples, seed=0).labels
+        source = _open(name, samples=samples, seed=seed)
+        labels = source.labels
+    chosen = np.arange(len(labels), dtype=np.int64)
     if samples is not None:
-        labels = labels[stratified_subset(labels, samples, seed=0)]
+        chosen = stratified_subset(labels, samples, seed)
+        labels = labels[chosen]
     for partitioning in {config.partitioning for config in configs}:
         split = split_indices(labels, partitioning, seed=0)
         for config in configs:
             if config.partitioning == partitioning:
                 check_batch_size(split, config.batch_size)
+    if source is None:
+        return ""
+    if pixels:
+        source.check(chosen)
+    return source.left_out
 
 
 def load_dataset(name: str, *, image_size: int, samples: int | None, seed: int) -> ImageDataset:
@@ -107,6 +129,7 @@ def load_dataset(name: str, *, image_size: int, samples: int | None, seed: int) 
         class_names=source.class_names,
         digest=_digest(images, labels, source.class_names),
         predefined_test_from=int(test_from) if 0 < test_from < len(chosen) else None,
+        left_out=source.left_out,
     )
 
 

@@ -39,6 +39,10 @@ CIFAR_ARCHIVES = {
 # What is known of them before they are read: each class has as many images as any other.
 CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 N_CIFAR = 60_000
+# What a NumPy archive holds.
+_WHOLE = {"images", "labels"}
+_PARTED = {"x_train", "y_train", "x_test", "y_test"}
+_SHOWN = 5  # of a list that may be long
 DOWNLOAD_TIMEOUT_S = 30  # without an answer
 
 
@@ -52,6 +56,9 @@ class Source:
         class_names: Name of each class.
         predefined_test_from: Index of the first image of the test part it comes with, or ``None``.
         read: ``(indices, size) -> images``, uint8 [len(indices), size, size, 3].
+        check: ``(indices)``: raises an :class:`OptionError` that names the images that `read` would
+            fail at, all of them.
+        left_out: What the store holds and is not read, counted and named; empty if nothing.
     """
 
     uri: str
@@ -59,6 +66,8 @@ class Source:
     class_names: tuple[str, ...]
     predefined_test_from: int | None
     read: Callable[[NDArray[np.int64], int], Pixels]
+    check: Callable[[NDArray[np.int64]], None] = lambda indices: None
+    left_out: str = ""
 
 
 def resize(image: Image.Image, size: int) -> Pixels:
@@ -85,6 +94,7 @@ def from_arrays(
     labels: Labels,
     class_names: tuple[str, ...],
     predefined_test_from: int | None = None,
+    left_out: str = "",
 ) -> Source:
     """Return images that are in memory as a source.
 
@@ -94,6 +104,7 @@ def from_arrays(
         labels: Class of each image, int64 [n], from 0.
         class_names: Name of each class.
         predefined_test_from: Index of the first test image, or ``None``.
+        left_out: As of :class:`Source`.
     """
 
     def read(indices: NDArray[np.int64], size: int) -> Pixels:
@@ -101,7 +112,7 @@ def from_arrays(
             return images[indices]
         return np.stack([resize(Image.fromarray(images[i]), size) for i in indices])
 
-    return Source(uri, labels, class_names, predefined_test_from, read)
+    return Source(uri, labels, class_names, predefined_test_from, read, left_out=left_out)
 
 
 def digits() -> Source:
@@ -210,8 +221,8 @@ def npz(path: Path) -> Source:
 
     It holds either `images` and `labels`, or `x_train`, `y_train`, `x_test` and `y_test` as the
     archives of Keras do; and `class_names`, an array of text, if it likes. Images are uint8
-    [n, h, w], [n, h, w, 1] or [n, h, w, 3]; labels are integers [n] or [n, 1]. Pickled objects are
-    refused.
+    [n, h, w], [n, h, w, 1] or [n, h, w, 3]; labels are integers [n] or [n, 1]: indices of the
+    classes, each of which occurs. Pickled objects are refused.
 
     Raises:
         OptionError: The archive cannot be read, or a key is missing or of another form.
@@ -225,9 +236,9 @@ def npz(path: Path) -> Source:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise OptionError(f"dataset {str(path)!r} cannot be read: {error}") from error
-    if {"images", "labels"} <= arrays.keys():
+    if arrays.keys() >= _WHOLE:
         images, labels, test_from = arrays["images"], arrays["labels"], None
-    elif {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
+    elif arrays.keys() >= _PARTED:
         images = _joined(path, arrays["x_train"], arrays["x_test"])
         labels = _joined(path, arrays["y_train"], arrays["y_test"])
         test_from = len(arrays["x_train"])
@@ -237,14 +248,17 @@ def npz(path: Path) -> Source:
             f"y_test, but holds {', '.join(sorted(arrays)) or 'nothing'}"
         )
     images, labels = _checked(path, images, labels)
-    n_classes = int(labels.max()) + 1
-    names = arrays.get("class_names", np.arange(n_classes))
-    if names.ndim != 1 or len(names) != n_classes:
+    names = arrays.get("class_names", np.arange(len(np.unique(labels))))
+    if names.ndim != 1:
         raise OptionError(
-            f"class_names of {str(path)!r} must name {n_classes} classes, but has shape "
-            f"{names.shape}"
+            f"class_names of {str(path)!r} must be a list, but has shape {names.shape}"
         )
-    return from_arrays(str(path), images, labels, tuple(str(n) for n in names), test_from)
+    _check_labels(path, labels, len(names))
+    used = {"class_names", *(_PARTED if test_from is not None else _WHOLE)}
+    others = ", ".join(sorted(arrays.keys() - used))
+    left_out = f"left out of {str(path)!r}: the arrays {others}" if others else ""
+    class_names = tuple(str(name) for name in names)
+    return from_arrays(str(path), images, labels.astype(np.int64), class_names, test_from, left_out)
 
 
 def _joined(path: Path, train: NDArray[Any], test: NDArray[Any]) -> NDArray[Any]:
@@ -256,7 +270,7 @@ def _joined(path: Path, train: NDArray[Any], test: NDArray[Any]) -> NDArray[Any]
     return np.concatenate([train, test])
 
 
-def _checked(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Pixels, Labels]:
+def _checked(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Pixels, NDArray[Any]]:
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.dtype != np.uint8 or not (images.ndim == 3 or images.shape[3:] == (3,)):
@@ -271,6 +285,18 @@ def _checked(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Pi
             f"labels of {str(path)!r} must be {len(images)} integers, one for each image, but are "
             f"{labels.dtype} {labels.shape}"
         )
-    if not len(labels) or labels.min() < 0:
-        raise OptionError(f"labels of {str(path)!r} must be at least one, and from 0 upwards")
-    return images, labels.astype(np.int64)
+    if not len(labels):
+        raise OptionError(f"labels of {str(path)!r} must be at least one")
+    return images, labels
+
+
+def _check_labels(path: Path, labels: NDArray[Any], n_classes: int) -> None:
+    """Refuse what is no index of a class: the network has as many outputs as there are classes."""
+    found = np.unique(labels)
+    if len(found) != n_classes or found[0] != 0 or found[-1] != n_classes - 1:
+        shown = ", ".join(str(label) for label in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise OptionError(
+            f"labels of {str(path)!r} must be indices of its {n_classes} classes, each of 0 to "
+            f"{n_classes - 1} at least once, but are {shown}{more}: number the classes from 0"
+        )

@@ -2,13 +2,15 @@
 
 Images lie in ``CLASS/name.jpg``, or in ``train/CLASS/name.jpg`` and ``test/CLASS/name.jpg``, under
 any number of common folders. An archive is read in memory and never extracted: a name inside it
-cannot reach the file system.
+cannot reach the file system. Links in a folder are followed, also those to folders.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +28,7 @@ from green_screen.options import OptionError
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_IMAGE_BYTES = 64 * 2**20  # of one unpacked file; more is no photograph
 PARTS = ("train", "test")
+_SHOWN = 5  # of a list that may be long
 
 _ReadFile = Callable[[str], bytes]
 
@@ -38,17 +41,38 @@ class _Layout:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     predefined_test_from: int | None
+    left_out: str
 
 
 def folder(path: Path) -> Source:
     """Return the images of a folder of class folders.
 
     Raises:
-        OptionError: It holds no images, or they do not lie in class folders.
+        OptionError: It holds no images, they do not lie in class folders, or a folder of it cannot
+            be read.
     """
-    files = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    files = list(_walk(path, "", frozenset()))
     reader = nullcontext(lambda file: (path / file).read_bytes())
     return _source(path, _layout(path, files), lambda: reader)
+
+
+def _walk(root: Path, inside: str, above: frozenset[Path]) -> Iterator[str]:
+    """Yield the names of what lies below a folder as a .zip has them: folders end in a slash."""
+    folder = root / inside
+    real = folder.resolve()
+    if real in above:
+        raise OptionError(f"the link {str(folder)!r} leads to a folder that it lies in: remove it")
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise OptionError(f"folder {str(folder)!r} cannot be read: {error}") from error
+    for entry in entries:
+        name = inside + entry.name
+        if entry.is_dir() and not _is_hidden(PurePosixPath(entry.name)):
+            yield f"{name}/"
+            yield from _walk(root, f"{name}/", above | {real})
+        else:
+            yield name
 
 
 def archive(path: Path) -> Source:
@@ -62,6 +86,9 @@ def archive(path: Path) -> Source:
             files = opened.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise OptionError(f"dataset {str(path)!r} cannot be read: {error}") from error
+    twice = [name for name, count in Counter(files).items() if count > 1 and name[-1:] != "/"]
+    if twice:
+        raise OptionError(f"dataset {str(path)!r} holds {twice[0]!r} twice: pack it anew")
 
     @contextmanager
     def reader() -> Iterator[_ReadFile]:
@@ -82,28 +109,66 @@ def _unpacked(opened: zipfile.ZipFile, file: str) -> bytes:
 def _source(
     path: Path, layout: _Layout, reader: Callable[[], AbstractContextManager[_ReadFile]]
 ) -> Source:
-    def read(indices: NDArray[np.int64], size: int) -> Pixels:
-        def decode(read_file: _ReadFile, index: int) -> Pixels:
-            file = layout.files[index]
-            try:
-                with Image.open(io.BytesIO(read_file(file))) as image:
-                    return resize(image, size)
-            # Pillow and zipfile raise many kinds for broken, encrypted and oversized files.
-            except Exception as error:
-                raise OptionError(
-                    f"image {file!r} of {str(path)!r} is unreadable: {error}"
-                ) from error
+    def decode(read_file: _ReadFile, size: int, index: int) -> Pixels | str:
+        """Return the image, or why there is none."""
+        try:
+            with Image.open(io.BytesIO(read_file(layout.files[index]))) as image:
+                _check_frames(image)
+                return resize(image, size)
+        # Pillow and zipfile raise many kinds for broken, encrypted and oversized files.
+        except Exception as error:
+            return f"{layout.files[index]!r} ({error})"
 
+    def decoded(indices: NDArray[np.int64], size: int) -> Iterator[Pixels]:
         # Pillow decodes without the interpreter's lock.
+        broken = []
         with reader() as read_file, ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(partial(decode, read_file), indices)))
+            for result in pool.map(partial(decode, read_file, size), indices):
+                if isinstance(result, str):
+                    broken.append(result)
+                else:
+                    yield result
+        if broken:
+            more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+            raise OptionError(
+                f"{len(broken)} of {len(indices)} images of {str(path)!r} cannot be used: "
+                f"{', '.join(broken[:_SHOWN])}{more}: repair or remove them"
+            )
 
-    return Source(str(path), layout.labels, layout.class_names, layout.predefined_test_from, read)
+    def read(indices: NDArray[np.int64], size: int) -> Pixels:
+        return np.stack(list(decoded(indices, size)))
+
+    def check(indices: NDArray[np.int64]) -> None:
+        for _ in decoded(indices, size=1):
+            pass
+
+    return Source(
+        str(path),
+        layout.labels,
+        layout.class_names,
+        layout.predefined_test_from,
+        read,
+        check,
+        layout.left_out,
+    )
+
+
+def _check_frames(image: Image.Image) -> None:
+    """Refuse an animation or a stack, of which the first frame alone would be read.
+
+    Cameras put previews behind a photograph (the form MPO): those are no frames of it.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise ValueError(f"it holds {frames} frames: store each as an image of its own")
 
 
 def _layout(path: Path, files: Iterable[str]) -> _Layout:
     """Read parts and classes from the folders that image files lie in."""
-    images = [PurePosixPath(file) for file in files if _is_image(PurePosixPath(file))]
+    names = list(files)
+    paths = [PurePosixPath(name) for name in names if not name.endswith("/")]
+    folders = {PurePosixPath(name) for name in names if name.endswith("/")}
+    images = [file for file in paths if _is_image(file)]
     if not images:
         raise OptionError(
             f"dataset {str(path)!r} holds no images in class folders; known are "
@@ -116,16 +181,38 @@ def _layout(path: Path, files: Iterable[str]) -> _Layout:
                 f"test/CLASS/, but it holds {str(images[0])!r} and {str(image)!r}"
             )
     images.sort(key=lambda image: (_part(image) == "test", image))
-    names, labels = np.unique([image.parts[-2] for image in images], return_inverse=True)
-    if len(names) < 2:
+    classes, labels = np.unique([image.parts[-2] for image in images], return_inverse=True)
+    if len(classes) < 2:
         raise OptionError(f"dataset {str(path)!r} must hold at least two classes, but holds 1")
     n_train = sum(_part(image) != "test" for image in images)
     return _Layout(
         files=tuple(str(image) for image in images),
         labels=labels.astype(np.int64),
-        class_names=tuple(str(name) for name in names),
+        class_names=tuple(str(name) for name in classes),
         predefined_test_from=n_train if 0 < n_train < len(images) else None,
+        left_out=_left_out(path, images, [file for file in paths if not _is_image(file)], folders),
     )
+
+
+def _left_out(
+    path: Path,
+    images: list[PurePosixPath],
+    others: list[PurePosixPath],
+    folders: set[PurePosixPath],
+) -> str:
+    """Return what is no image, by kind, and the folders that would be a class if they had one."""
+    kinds = Counter(
+        "hidden" if _is_hidden(file) else file.suffix.lower() or "without a suffix"
+        for file in others
+    )
+    parts = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
+    folders = folders | {file.parent for file in others}
+    folders -= {folder for image in images for folder in image.parents}
+    without = sorted(str(f) for f in folders if f.parent not in folders and not _is_hidden(f))
+    if without:
+        more = f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
+        parts.append(f"{', '.join(without[:_SHOWN])}{more}, where no image is")
+    return f"left out of {str(path)!r}: {', '.join(parts)}" if parts else ""
 
 
 def _part(image: PurePosixPath) -> str | None:
@@ -139,5 +226,8 @@ def _place(image: PurePosixPath) -> tuple[tuple[str, ...], bool]:
 
 
 def _is_image(file: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in file.parts)
-    return file.suffix.lower() in SUFFIXES and not hidden
+    return file.suffix.lower() in SUFFIXES and not _is_hidden(file)
+
+
+def _is_hidden(file: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in file.parts)

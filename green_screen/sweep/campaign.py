@@ -53,12 +53,11 @@ def run_sweep(
             stack.enter_context(resume.alone(design.parent.info.run_id))
         elif options.resume is None:
             stack.enter_context(resume.alone(f"{design.experiment_id}-{design.digest}"))
-        if trainer == TRAINER:
-            check_trainings(design)
+        left_out = check_trainings(design) if trainer == TRAINER else ""
         if executor is None:
             executor = make_executor(design.options)
             stack.callback(executor.close)
-        return _run(design, executor, trainer)
+        return _run(design, executor, trainer, left_out)
 
 
 def make_executor(options: SweepOptions) -> Executor:
@@ -70,7 +69,7 @@ def make_executor(options: SweepOptions) -> Executor:
     return LocalExecutor()
 
 
-def _run(design: Design, executor: Executor, trainer: str) -> str:
+def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str:
     """Open the parent run, do what is missing, and say how it came out."""
     started_by_mlflow = os.environ.get("MLFLOW_RUN_ID")
     parent_id = design.parent.info.run_id if design.parent else None
@@ -92,6 +91,8 @@ def _run(design: Design, executor: Executor, trainer: str) -> str:
         n_runs = len(design.plan.runs)
         with CampaignProgress(n_runs, done.all(), executor.slots, executor.boards) as progress:
             progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
+            if left_out:
+                progress.say(left_out)
             campaign = Campaign(
                 design=design, parent=parent, done=done, trainer=trainer, progress=progress
             )

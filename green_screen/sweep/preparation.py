@@ -79,15 +79,18 @@ def find_design(options: SweepOptions, trainer: str = TRAINER) -> Design:
     )
 
 
-def check_trainings(design: Design) -> None:
+def check_trainings(design: Design) -> str:
     """Refuse a campaign with a training that could not be done.
+
+    Returns:
+        What of its data set is left out, counted and named; empty if nothing.
 
     Raises:
         OptionError: One of them could not be done as it is asked for.
         SpaceError: The levels of one cannot be combined.
     """
     configs = {resolve(planned.config).effective for planned in design.plan.runs}
-    request.check_trainings(design.options, tuple(configs))
+    return request.check_trainings(design.options, tuple(configs))
 
 
 def log_design(design: Design, parent: RunLogger) -> str:

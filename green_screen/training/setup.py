@@ -78,7 +78,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
     flags = xla.settle_flags()
     resolved = resolve(config)
     effective = resolved.effective
-    check_trainings(options, [effective])
+    check_trainings(options, [effective], pixels=False)
     log_request(resolved, options, run)
     run.tags({names.TAG_XLA_FLAGS: flags})
     parameters = {
@@ -150,6 +150,8 @@ def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogg
     """Log what the training works on."""
     run.dataset(serving.mlflow_dataset(dataset), "training")
     run.params({"dataset_sha256": dataset.digest})
+    if dataset.left_out:
+        run.tags({names.TAG_DATASET_LEFT_OUT: dataset.left_out})
     run.tags({names.TAG_AUGMENTATION_OPS: json.dumps(pipeline.augmentation_ops)})
     run.metrics(
         {

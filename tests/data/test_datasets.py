@@ -81,9 +81,24 @@ LABELS = np.arange(10) % 2
         ({"images": IMAGES[..., :2], "labels": LABELS}, r"uint8 .* \(10, 8, 8, 2\)"),
         ({"images": IMAGES, "labels": LABELS[:9]}, "10 integers"),
         ({"images": IMAGES, "labels": LABELS / 2}, "10 integers.* are float64"),
-        ({"images": IMAGES, "labels": LABELS - 1}, "from 0 upwards"),
+        ({"images": IMAGES, "labels": LABELS - 1}, "each of 0 to 1 .* but are -1, 0:"),
+        ({"images": IMAGES, "labels": LABELS + 1}, "each of 0 to 1 .* but are 1, 2: number"),
+        ({"images": IMAGES, "labels": LABELS * 2}, "each of 0 to 1 .* but are 0, 2:"),
+        ({"images": IMAGES, "labels": LABELS * 104 + 101}, "are 101, 205:"),
+        # A network of 20 million outputs, had it been built.
+        ({"images": IMAGES, "labels": LABELS * 20231105}, "are 0, 20231105:"),
+        ({"images": IMAGES, "labels": np.arange(10) * 3}, "are 0, 3, 6, 9, 12 and 5 more:"),
+        ({"images": IMAGES, "labels": LABELS.astype(np.uint64) - 1}, "are 0, 18446744073709551615"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one"),
-        ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["a"])}, "name 2 classes"),
+        ({"images": IMAGES, "labels": LABELS, "class_names": np.array(["a"])}, "its 1 classes"),
+        (
+            {"images": IMAGES, "labels": LABELS, "class_names": np.array(["a", "b", "c"])},
+            "each of 0 to 2 at least once, but are 0, 1:",
+        ),
+        (
+            {"images": IMAGES, "labels": LABELS, "class_names": np.array([["a", "b"]])},
+            "must be a list",
+        ),
         (
             {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:, :4], "y_test": LABELS},
             "of one shape",
@@ -94,6 +109,14 @@ def test_npz_of_another_form_is_refused(tmp_path, arrays, message):
     name = save(tmp_path / "data.npz", **arrays)
     with pytest.raises(OptionError, match=message):
         check_dataset(name)
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    both = {"images": IMAGES, "labels": LABELS, "x_val": IMAGES, "y_val": LABELS}
+    name = save(tmp_path / "data.npz", **both)
+    said = f"left out of {name!r}: the arrays x_val, y_val"
+    assert check_dataset(name) == load(name).left_out == said
+    assert check_dataset(save(tmp_path / "all.npz", images=IMAGES, labels=LABELS)) == ""
 
 
 def test_pickled_objects_are_not_loaded(tmp_path):

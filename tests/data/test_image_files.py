@@ -132,11 +132,107 @@ def test_other_layouts_are_refused(store, files, message):
         check_dataset(store(files))
 
 
-def test_broken_images_are_named(store):
-    name = store(PLAIN | {"dog/9.png": png(1)[:40]})
-    check_dataset(name)
-    with pytest.raises(OptionError, match=r"'dog/9.png' of .* is unreadable"):
-        load(name)
+def test_broken_images_are_all_named_before_anything_starts(store):
+    files = PLAIN | {f"dog/broken{i}.png": png(1)[: 40 + i] for i in range(7)}
+    name = store(files | {"cat/text.jpg": b"text"})
+    for use in (check_dataset, load):
+        with pytest.raises(OptionError, match="^8 of 18 images of .* cannot be used") as caught:
+            use(name)
+        assert "'cat/text.jpg' (cannot identify" in str(caught.value)
+        assert "'dog/broken3.png' (" in str(caught.value) and "and 3 more" in str(caught.value)
+    assert check_dataset(name, pixels=False) == ""
+
+
+def test_the_subset_that_is_used_is_the_one_that_is_checked(store):
+    files = {f"{c}/{i:02}.png": png(i) for c in "ab" for i in range(20)}
+    name = store(files)
+    kept = load_dataset(name, image_size=8, samples=10, seed=7)
+    used = {f"{'ab'[k]}/{i[0, 0, 0]:02}.png" for i, k in zip(kept.images, kept.labels, strict=True)}
+    name = store({file: files[file] if file in used else b"broken" for file in files})
+    check_dataset(name, samples=10, seed=7)
+    with pytest.raises(OptionError, match="cannot be used"):
+        check_dataset(name, samples=10, seed=8)
+
+
+def test_an_animation_is_not_read_by_its_first_frame_alone(store):
+    content = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(3)]
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(OptionError, match=r"'cat/moving.gif' \(it holds 3 frames"):
+        check_dataset(store(PLAIN | {"cat/moving.gif": content.getvalue()}))
+
+
+def test_what_is_left_out_is_counted_and_named(store):
+    assert check_dataset(store(PLAIN)) == ""
+    others = {
+        "README.txt": b"text",
+        "cat/0.heic": b"?",
+        "bird/0.heic": b"?",
+        "bird/more/1.HEIC": b"?",
+        "cat/._0.png": b"broken",
+        "cat/Thumbs": b"?",
+    }
+    name = store(PLAIN | others)
+    said = (
+        f"left out of {name!r}: 3 .heic, 1 .txt, 1 hidden, 1 without a suffix, "
+        "bird, where no image is"
+    )
+    assert check_dataset(name) == said
+    assert load(name).left_out == said
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    for name, content in PLAIN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "bird").mkdir()
+    said = f"left out of {str(tmp_path)!r}: bird, where no image is"
+    assert check_dataset(str(tmp_path)) == said
+
+
+def linked(tmp_path):
+    """Return a folder of the two classes and a third that is a link, with an image that is one."""
+    for name, content in PLAIN.items():
+        for root in ("data", "elsewhere"):
+            (tmp_path / root / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / name).write_bytes(content)
+    (tmp_path / "data" / "fox").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "data" / "cat" / "9.png").symlink_to(tmp_path / "elsewhere" / "cat" / "4.png")
+    return tmp_path / "data"
+
+
+def test_links_are_followed(tmp_path):
+    loaded = load(str(linked(tmp_path)))
+    assert loaded.class_names == ("cat", "dog", "fox")
+    assert np.bincount(loaded.labels).tolist() == [6, 5, 5]
+    assert loaded.left_out == ""
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_a_link_in_a_circle_is_refused(tmp_path, target):
+    folder = linked(tmp_path)
+    (folder / "dog" / "loop").symlink_to(target)
+    with pytest.raises(OptionError, match="loop.* leads to a folder that it lies in"):
+        check_dataset(str(folder))
+
+
+def test_a_link_to_nothing_is_refused(tmp_path):
+    folder = linked(tmp_path)
+    (folder / "fox").unlink()
+    (folder / "cat" / "gone.png").symlink_to("nowhere.png")
+    (folder / "fox").symlink_to("nowhere")
+    with pytest.raises(OptionError, match="1 of 12 images .*'cat/gone.png' .*No such file"):
+        check_dataset(str(folder))
+
+
+def test_an_archive_with_a_name_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as opened:
+        for name, content in PLAIN.items():
+            opened.writestr(name, content)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            opened.writestr("cat/0.png", png(7))
+    with pytest.raises(OptionError, match="holds 'cat/0.png' twice"):
+        check_dataset(str(tmp_path / "data.zip"))
 
 
 def test_nothing_is_extracted(tmp_path, monkeypatch):
