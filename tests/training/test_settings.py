@@ -114,7 +114,6 @@ def test_what_changes_the_execution_is_told_and_nothing_else() -> None:
         "TF_CUDNN_DETERMINISTIC": "1",
         "TF_ENABLE_ONEDNN_OPTS": "0",
         "TF_XLA_FLAGS": "--tf_xla_cpu_global_jit",
-        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
     }
     others = {
         "CUDA_VERSION": "12.2",
@@ -123,6 +122,7 @@ def test_what_changes_the_execution_is_told_and_nothing_else() -> None:
         "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
         "NVIDIA_VISIBLE_DEVICES": "all",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",  # a tag of its own
     }
     expected = ", ".join(f"{name}={value}" for name, value in told.items())
     assert execution_settings(others | told) == expected
