@@ -332,3 +332,30 @@ def test_of_many_that_reach_an_accuracy_the_cheapest_are_read_and_the_baseline(
     # It is not added where it is one of them.
     _, few = analyze_module.energy_to_target(campaign.frame().iloc[:3], 0.0)
     assert len(few) == 3
+
+
+def test_a_screened_campaign_tells_what_energy_costs_and_selects_nothing(store: Path) -> None:
+    campaign = SimulatedCampaign(n_runs=60, seed=3, protocol="screening")
+    sweep = written(campaign, "a screened campaign")
+    found = analyze(AnalyzeOptions(sweep=sweep)).findings
+    assert found.analysis.model is not None
+    assert found.selection is None and found.final is None
+    (problem,) = found.problems
+    assert "no configuration meets the rule" in problem and "missing" in problem
+    assert found.front.empty
+    # What it cost itself is known.
+    assert found.cost.n_missing == 0
+    assert found.cost.energy_kwh == pytest.approx(len(found.runs) * 3_000 / 3.6e6)
+
+
+def test_both_protocols_count_together_where_they_measure_the_same(store: Path) -> None:
+    screened = SimulatedCampaign(n_runs=40, seed=4, protocol="screening")
+    trained = SimulatedCampaign(n_runs=40, seed=5, start_ms=1_710_000_000_000)
+    names_of = ",".join((written(screened, "screened"), written(trained, "trained")))
+    result = analyze(AnalyzeOptions(sweep=names_of, final_repeats=0))
+    found = result.findings
+    assert len(found.analysis.runs) == len(found.runs)
+    assert found.selection is not None
+    chosen_run = found.runs.set_index("run_id").loc[found.selection.run_id]
+    assert not pd.isna(chosen_run[names.VAL_ACCURACY])
+    assert len(found.selection.candidates) <= len(trained.design())

@@ -55,6 +55,7 @@ class SimulatedCampaign:
     invalid: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
     diverged: tuple[int, ...] = ()
+    protocol: str = "full"
 
     def design(self) -> list[tuple[str, TrainingConfig]]:
         """Return kind and requested configuration of each position."""
@@ -130,7 +131,8 @@ class SimulatedCampaign:
                 experiment_id, start_time=run.info.start_time, tags=tags
             ).info.run_id
             finals = [Metric(k, v, 0, 0) for k, v in run.data.metrics.items()]
-            history = self.epoch_metrics(run) if run.data.metrics else []
+            trained = run.data.metrics and self.protocol == "full"
+            history = self.epoch_metrics(run) if trained else []
             last = {metric.key for metric in history}
             metrics = history + [m for m in finals if m.key not in last]
             parameters = [Param(k, v) for k, v in run.data.params.items()]
@@ -162,13 +164,17 @@ class SimulatedCampaign:
         )
         accuracy = 0.2 + 0.5 / (1 + math.exp(rng.normal(0.0, 1.0)))
         metrics = self._metrics(resolved.effective, epoch_j, accuracy, rng)
+        if self.protocol == "screening":
+            metrics = _of_a_screening(metrics)
         status = "FAILED" if position in self.failed else "FINISHED"
         if status == "FAILED":
             metrics = {}
         params = config.as_params()
         effective = resolved.effective.as_params()
         params |= {names.EFFECTIVE_PREFIX + name: level for name, level in effective.items()}
-        params |= option_params(TrainOptions(dataset=self.dataset, epochs=self.epochs))
+        params |= option_params(
+            TrainOptions(dataset=self.dataset, epochs=self.epochs, protocol=self.protocol)
+        )
         tags = {
             MLFLOW_RUN_NAME: run_name,
             MLFLOW_PARENT_RUN_ID: campaign,
@@ -223,6 +229,26 @@ class SimulatedCampaign:
             names.GPU_POWER_MEAN_W: 150.0,
             names.GPU_TEMPERATURE_C: 50.0,
         }
+
+
+def _of_a_screening(metrics: dict[str, float]) -> dict[str, float]:
+    """Return what a screening logs of the same training: no accuracy, no total, a forecast."""
+    total_j, seconds = metrics[names.ENERGY_TOTAL_J], metrics[names.DURATION_S]
+    lacking = (names.ENERGY_TOTAL_J, names.ENERGY_TOTAL_NET_J, names.DURATION_S)
+    lacking += (names.EMISSIONS_TOTAL_KG_CO2EQ, names.TEST_ACCURACY, names.VAL_ACCURACY)
+    never = (names.TEST_LOSS, names.VAL_LOSS, names.LOSS, names.ACCURACY, names.EPOCH_TIME_S)
+    never += (names.IMAGES_PER_S, names.GPU_POWER_MEAN_W, names.GPU_TEMPERATURE_C)
+    never += (names.CONVERSION_ENERGY_J, names.EVALUATION_ENERGY_J)
+    return {
+        **{name: value for name, value in metrics.items() if name not in never},
+        **dict.fromkeys(lacking, math.nan),
+        names.SCREENING_ENERGY_J: 3_000.0,
+        names.SCREENING_S: 20.0,
+        names.FORECAST_ENERGY_J: total_j,
+        names.FORECAST_ENERGY_LOW_J: 0.97 * total_j,
+        names.FORECAST_ENERGY_HIGH_J: 1.03 * total_j,
+        names.FORECAST_S: seconds,
+    }
 
 
 def null_campaign(seed: int, **options: Any) -> SimulatedCampaign:
