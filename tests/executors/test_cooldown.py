@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from campaigns import Driven, assert_complete, children, small, sweep_parents
@@ -13,6 +13,7 @@ from simulated_nvml import (
     SimulatedBoard,
     Simulation,
     Steps,
+    VirtualClock,
     child_environment,
     simulated,
 )
@@ -33,15 +34,23 @@ def cooldown(board: str, timeout_s: float, **changes: float) -> Cooldown:
     )
 
 
-def test_a_board_that_still_draws_power_is_waited_for() -> None:
-    now = time.perf_counter()
-    power = Steps(300.0, [(now + 1.0, 85.0)])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """The time that the wait knows, and that passes while it waits."""
+    clock = VirtualClock()
+    time = SimpleNamespace(monotonic=clock, sleep=clock.sleep)
+    monkeypatch.setattr("green_screen.executors.cooldown.time", time)
+    return clock
+
+
+def test_a_board_that_still_draws_power_is_waited_for(clock: VirtualClock) -> None:
+    power = Steps(300.0, [(clock() + 1.0, 85.0)])
     board = SimulatedBoard(curve=power, averaging_s=0.1, temperature_c=33)
-    with simulated(Simulation(boards=[board])):
+    with simulated(Simulation(boards=[board], clock=clock)):
         (visible,) = visible_boards()
         waited = wait_until_cool(visible, cooldown(visible.uuid, 30.0), poll_s=0.05)
-    assert 0.5 < waited.seconds < 30.0
-    assert waited.state.power_w == pytest.approx(85.0, abs=5.5)
+    assert waited.seconds == pytest.approx(1.1)
+    assert waited.state.power_w == pytest.approx(85.0)
     assert waited.state.temperature_c == 33
 
 
@@ -50,28 +59,28 @@ def test_a_board_that_still_draws_power_is_waited_for() -> None:
     [(36, 80.0), (30, 91.0)],
     ids=["too warm", "too much power"],
 )
-def test_the_time_is_out(temperature_c: int, power_w: float) -> None:
+def test_the_time_is_out(temperature_c: int, power_w: float, clock: VirtualClock) -> None:
     board = SimulatedBoard(curve=Constant(power_w), temperature_c=temperature_c)
-    with simulated(Simulation(boards=[board])):
+    with simulated(Simulation(boards=[board], clock=clock)):
         (visible,) = visible_boards()
         waited = wait_until_cool(visible, cooldown(visible.uuid, 0.3), poll_s=0.05)
-    assert 0.3 <= waited.seconds < 30.0
+    assert waited.seconds == pytest.approx(0.3)
     assert waited.state.temperature_c == temperature_c
 
 
-def test_a_board_that_has_not_been_used_is_taken_as_it_is() -> None:
-    with simulated(Simulation(boards=[SimulatedBoard(temperature_c=80)])):
+def test_a_board_that_has_not_been_used_is_taken_as_it_is(clock: VirtualClock) -> None:
+    with simulated(Simulation(boards=[SimulatedBoard(temperature_c=80)], clock=clock)):
         (visible,) = visible_boards()
         waited = wait_until_cool(visible, cooldown("another board", 60.0))
-    assert waited.seconds < 30.0
+    assert waited.seconds == 0.0
     assert waited.state.temperature_c == 80
 
 
-def test_a_temperature_that_cannot_be_read_stops_nothing() -> None:
+def test_a_temperature_that_cannot_be_read_stops_nothing(clock: VirtualClock) -> None:
     board = SimulatedBoard(curve=Constant(80.0), unsupported=("nvmlDeviceGetTemperature",))
-    with simulated(Simulation(boards=[board])):
+    with simulated(Simulation(boards=[board], clock=clock)):
         (visible,) = visible_boards()
-        assert wait_until_cool(visible, cooldown(visible.uuid, 60.0)).seconds < 30.0
+        assert wait_until_cool(visible, cooldown(visible.uuid, 60.0)).seconds == 0.0
 
 
 def test_two_boards_run_two_jobs_each_with_its_own(
@@ -105,12 +114,14 @@ def test_two_boards_run_two_jobs_each_with_its_own(
     assert "300 W now" in output
 
 
-def test_a_board_that_cannot_be_read_is_a_gap_with_a_reason(store: str) -> None:
+def test_a_board_that_cannot_be_read_is_a_gap_with_a_reason(
+    store: str, clock: VirtualClock
+) -> None:
     board = SimulatedBoard(denied=("nvmlDeviceGetPowerUsage",))
     with simulated(Simulation(boards=[board])), tracking.open_run() as run:
         cool_down(cooldown("GPU", 60.0), run)
     logged = tracking.read_run(run.run_id)
-    assert logged.data.metrics[names.COOLDOWN_S] < 30.0
+    assert logged.data.metrics[names.COOLDOWN_S] == 0.0
     assert math.isnan(logged.data.metrics[names.COOLDOWN_POWER_W])
     missing = logged.data.tags[names.MISSING_PREFIX + names.COOLDOWN_POWER_W]
     assert "the GPU could not be read" in missing

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import keras
@@ -21,6 +20,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
+from waiting import keep_busy, until
 
 from green_screen import SMICallback, names, tracking
 from green_screen.measurement.run_measurement import RunMeasurement
@@ -41,9 +41,7 @@ class Busy(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         if batch == 0:
-            until = time.perf_counter() + 0.15
-            while time.perf_counter() < until:
-                pass
+            keep_busy(0.15)
 
     on_test_batch_begin = on_train_batch_begin
 
@@ -77,7 +75,7 @@ def test_alone_it_writes_both_files(tmp_path):
     assert list(found[0])[:10] == FIRST_COLUMNS
     assert [row["epoch"] for row in found] == ["pre", "0", "1", "2", "post"]
     times = [float(row["time"]) for row in found]
-    assert times == sorted(times) and times[0] < 1.0
+    assert times == sorted(times) and times[0] == 0.0
     for row in found[1:-1]:
         assert float(row["energy_J"]) > 0
         assert 0 <= float(row["val_accuracy"]) <= 1
@@ -159,7 +157,7 @@ def test_a_refused_record_is_not_swallowed_in_a_run_of_this_project(tmp_path, st
             def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
                 if epoch == 1:
                     run.metrics({"bad\tname?": 1.0})
-                    time.sleep(1.0)  # until the thread that sends has been refused
+                    until(lambda: run._outbox._refused is not None)
 
         fit(model(), Refused(), SMICallback(directory=tmp_path / "smi", logger=run))
     assert store.get_run(run.run_id).info.status == "FAILED"
@@ -211,7 +209,7 @@ def test_a_second_fit_after_one_that_failed_starts_anew(tmp_path):
         fit(model(), SMICallback(directory=tmp_path), Broken())
     gc.collect()
     for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=30)  # CodeCarbon's cancelled timers take a moment to notice
+        thread.join()  # CodeCarbon's cancelled timers take a moment to notice
         assert not thread.is_alive()
 
 
@@ -358,9 +356,10 @@ def test_with_a_gpu_the_rows_are_its_counter(tmp_path):
     for row in (found[0], found[-1]):
         assert float(row["gpu_power_W"]) == pytest.approx(60, rel=0.01)
         assert (row["gpu_temp_C"], row["gpu_util_%"]) == ("33.0", "90.0")
-    for row in found[1:-1]:
-        assert float(row["gpu_energy_J"]) == pytest.approx(
-            60 * float(row["epoch_time_s"]), abs=0.1 * 60 + 1
-        )
-        assert row["energy_J"] == row["gpu_energy_J"]
+    assert all(row["energy_J"] == row["gpu_energy_J"] for row in found[1:-1])
+    energy_j, seconds = (
+        sum(float(row[column]) for row in found[1:-1]) for column in ("energy_J", "epoch_time_s")
+    )
+    # Of another board it would be another energy; test_run_measurement.py has it exactly.
+    assert energy_j == pytest.approx(60 * seconds, rel=0.5)
     assert sum(float(row["codecarbon_gpu_kWh"] or 0) for row in found[1:-1]) > 0

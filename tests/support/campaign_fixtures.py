@@ -60,6 +60,6 @@ def drive(store: str) -> Iterator[Callable[..., Driven]]:
 
     yield start
     for driven in started:
-        if driven.process.poll() is None:
-            driven.process.kill()
-        driven.process.communicate()
+        driven.process.kill()
+        driven.process.wait()
+        driven.process.stdout.close()

@@ -20,3 +20,10 @@ def for_ever() -> None:
     """Wait to be ended."""
     while True:
         time.sleep(60.0)
+
+
+def keep_busy(cpu_s: float) -> None:
+    """Use so much of a processor, however long that takes."""
+    until_s = time.process_time() + cpu_s
+    while time.process_time() < until_s:
+        pass

@@ -54,7 +54,8 @@ def locked(database: Path) -> Iterator[threading.Event]:
     release, is_locked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        other = sqlite3.connect(database, timeout=1e6)
+        other = sqlite3.connect(database)
+        other.execute("PRAGMA busy_timeout = 1000000000")
         other.execute("BEGIN EXCLUSIVE")
         is_locked.set()
         release.wait()
