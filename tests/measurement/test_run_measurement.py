@@ -23,6 +23,7 @@ from green_screen import names
 from green_screen.measurement import used_gpus
 from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
 from green_screen.power import idle, rapl
+from green_screen.power.heartbeat import Heartbeat
 from green_screen.power.validity import Clock, clock_reason
 from green_screen.training import hardware
 
@@ -36,6 +37,8 @@ def gpus(monkeypatch):
     Without any, time is the machine's: CodeCarbon, which estimates then, knows no other.
     """
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    # A machine so busy that this process seems to be stopped is test_steady.py's concern.
+    monkeypatch.setattr(Heartbeat, "start", lambda self: None)
     monkeypatch.setattr(idle, "IDLE_S", 0.3)
     monkeypatch.setattr(idle, "POWER_AVERAGING_S", 0.0)
     contexts = []
@@ -144,7 +147,8 @@ def test_the_phases_add_up_to_the_run(gpus, on_gpu):
     assert all(math.isnan(epoch[names.CODECARBON_GPU_KWH]) for epoch in epochs)
     expected = names.SOURCE_COUNTER if on_gpu else names.SOURCE_ESTIMATE
     assert summary.tags[names.TAG_ENERGY_SOURCE] == expected
-    assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true"
+    if on_gpu:  # whose time is virtual: no epoch is longer than it says
+        assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true"
     assert summary.tags[names.TAG_INCOMPLETE] == "false"
     missing = [name for name, value in metrics.items() if math.isnan(value)]
     of_a_gpu = [names.STEADY_SM_CLOCK_MHZ, names.STEADY_POWER_CAPPED_PERCENT]

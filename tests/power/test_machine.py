@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
 from test_rapl import domain
+from virtual_time import time
+from waiting import until
 
 from green_screen import EnergyMeter, names
 from green_screen.power import emissions, machine, rapl
@@ -99,9 +100,7 @@ def test_counters_are_read_often_enough_to_see_them_wrap(counters):
             seen = meter._machine._counters.read().cpu_j
             value = (int(counters[0].read_text()) + 900_000_000) % 1_000_000_000
             counters[0].write_text(str(value), encoding="ascii")
-            deadline = time.monotonic() + 60
-            while meter._machine._counters._cpu._total_j == seen and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda seen=seen: meter._machine._counters._cpu._total_j != seen)
     assert window.reading.carbon.cpu_kwh * KWH_J == pytest.approx(2700.0)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
+from virtual_time import simulated_in_virtual_time, time
 
 from green_screen import EnergyMeter, EnergyReading, measured
 
@@ -13,7 +12,8 @@ from green_screen import EnergyMeter, EnergyReading, measured
 @pytest.fixture(autouse=True)
 def board(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with simulated(Simulation(boards=[SimulatedBoard(curve=Constant(200.0))])):
+    board = SimulatedBoard(curve=Constant(200.0))
+    with simulated_in_virtual_time(Simulation(boards=[board])):
         yield
 
 
