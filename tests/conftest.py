@@ -28,6 +28,7 @@ SLOW = [
         "cluster/test_slurm.py",
         "sweep/test_faults_of_children.py",
         "sweep/test_faults_of_the_parent.py",
+        "executors/test_local.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
     )
@@ -39,7 +40,6 @@ LONG = [
         "network/test_quantization.py",
         "network/test_precision.py",
         "network/test_jit_compilation.py",
-        "executors/test_local.py",
         "data/test_augmentation.py",
         "analysis/test_analyze.py",
         "registry/test_registry.py",
