@@ -240,7 +240,7 @@ def test_boards_that_are_there_and_cannot_be_described_leave_the_energy_missing(
 
 
 def test_a_meter_in_a_forked_child_measures_the_board(machine):
-    machine(SimulatedBoard(curve=Constant(150.0)))
+    machine(SimulatedBoard(curve=Constant(150.0)), in_real_time=True)
 
     def work() -> str:
         with EnergyMeter() as meter, meter.window("child") as window:
