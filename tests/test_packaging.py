@@ -223,7 +223,7 @@ TRAINS = tuple(f"green_screen.{name}" for name in ("measurement", "network", "da
 def test_each_library_enters_where_it_belongs(path: Path) -> None:
     own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     libraries = {name.split(".")[0] for name in imports(path)}
-    if own != "green_screen.power.nvml":
+    if own != "green_screen.power.driver":
         assert "pynvml" not in libraries
     if own.startswith(LIGHT):
         assert not libraries & {"mlflow", "tensorflow_addons", "tensorflow_model_optimization"}

@@ -1,20 +1,29 @@
-"""The NVIDIA boards that this process may use, read through NVML.
+"""The NVIDIA boards of the machine, read through NVML.
 
-The only module that imports ``pynvml``, and that on first use: milliwatts and millijoules become W
-and J here, once. Every error of the library becomes a :class:`NvmlError` that says which reading
-failed and why.
+Milliwatts and millijoules become W and J here, once. Every error of the library becomes a
+:class:`NvmlError` that says which reading failed and why.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
+
+from green_screen.power import driver
+from green_screen.power.driver import NoBoardsError, NvmlError
+
+__all__ = [
+    "Board",
+    "Listing",
+    "NoBoardsError",
+    "NvmlError",
+    "Status",
+    "driver_version",
+    "list_boards",
+]
 
 T = TypeVar("T")
 
@@ -40,14 +49,6 @@ THROTTLE_REASONS: dict[int, str] = {
 POWER_CAP, IDLE = "power cap", "idle"
 LOAD_REASONS: dict[int, str] = {0x04: POWER_CAP, 0x01: IDLE}
 _CLOCK_REASONS = THROTTLE_REASONS | LOAD_REASONS
-
-
-class NvmlError(RuntimeError):
-    """NVML could not be started or a reading failed; the text says which and why."""
-
-
-class NoBoardsError(NvmlError):
-    """NVML cannot be asked, and nothing on the machine shows that there is a board."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,85 +200,16 @@ class Board:
         return float(self._read(what, lambda nvml, handle: getattr(nvml, function)(handle)))
 
     def _read(self, what: str, read: Callable[[Any, Any], T]) -> T:
-        nvml = _library()
+        nvml = driver.library()
         try:
-            return read(nvml, _handle(nvml, self.uuid))
+            return read(nvml, driver.handle(nvml, self.uuid))
         except nvml.NVMLError as error:
             if isinstance(error, (nvml.NVMLError_Uninitialized, nvml.NVMLError_DriverNotLoaded)):
-                _disconnect(nvml)
+                driver.disconnect(nvml)
             # A board that refuses a reading is there all the same.
             elif not isinstance(error, (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission)):
-                _forget(self.uuid)
+                driver.forget(self.uuid)
             raise NvmlError(f"{what} of {self.name} ({self.uuid}): {error}") from error
-
-
-# More often than any process starts the library; only there to end the loop.
-_MAX_STARTS = 10_000
-
-_lock = threading.Lock()
-_handles: dict[str, Any] = {}
-
-
-def _after_fork() -> None:
-    """Forget the parent's handles, and its lock, which a thread of it may have held."""
-    global _lock
-    _lock = threading.Lock()
-    _handles.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _library() -> Any:
-    try:
-        import pynvml
-    except ImportError as error:
-        raise _unlisted("the package nvidia-ml-py is missing (pip install nvidia-ml-py)") from error
-    return pynvml
-
-
-def device_files() -> list[str]:
-    """Return the files under which the driver shows its boards to this process."""
-    return sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
-
-
-def _unlisted(reason: object) -> NvmlError:
-    """Return the error for a library that does not start: are there boards all the same?"""
-    files = device_files()
-    if files:
-        return NvmlError(f"{', '.join(files)} are there, but NVML cannot list the GPUs: {reason}")
-    return NoBoardsError(f"NVML cannot list the GPUs: {reason}")
-
-
-def _handle(nvml: Any, uuid: str) -> Any:
-    """Return NVML's handle of a board, kept until a reading fails."""
-    with _lock:
-        if uuid not in _handles:
-            nvml.nvmlInit()
-            _handles[uuid] = nvml.nvmlDeviceGetHandleByUUID(uuid)
-        return _handles[uuid]
-
-
-def _forget(uuid: str) -> None:
-    """Have the next reading of a board ask for a new handle."""
-    with _lock:
-        _handles.pop(uuid, None)
-
-
-def _disconnect(nvml: Any) -> None:
-    """End the connection to a driver that is gone: the next reading connects to the new one.
-
-    NVML counts its starts and ignores all but the first, so it has to be ended as often, those
-    that other code in this process has made included: their handles are dead all the same.
-    """
-    with _lock:
-        _handles.clear()
-        for _ in range(_MAX_STARTS):
-            try:
-                nvml.nvmlShutdown()
-            except nvml.NVMLError:
-                return
 
 
 @dataclass(frozen=True)
@@ -303,15 +235,15 @@ def list_boards() -> Listing:
         NoBoardsError: The library is missing or no driver is loaded, and no board is to be seen.
         NvmlError: The library does not answer, or does not describe a single one of the boards.
     """
-    nvml = _library()
+    nvml = driver.library()
     try:
         try:
             listing = _list(nvml)
         except nvml.NVMLError_Uninitialized:
-            _disconnect(nvml)
+            driver.disconnect(nvml)
             listing = _list(nvml)
     except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded) as error:
-        raise _unlisted(error) from error
+        raise driver.unlisted(error) from error
     except nvml.NVMLError as error:
         raise NvmlError(f"NVML cannot list the GPUs: {error}") from error
     for failure in listing.failures:
@@ -327,7 +259,7 @@ def driver_version() -> str:
     Raises:
         NvmlError: NVML is not there.
     """
-    nvml = _library()
+    nvml = driver.library()
     try:
         nvml.nvmlInit()
         return str(nvml.nvmlSystemGetDriverVersion())

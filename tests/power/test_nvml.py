@@ -11,7 +11,7 @@ import pynvml
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, VirtualClock, simulated
 
-from green_screen.power import nvml
+from green_screen.power import driver, nvml
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_forked_child_connects_anew(only_board):
     def work() -> list[float]:
         return [found.power_w() for found in nvml.list_boards().boards]
 
-    with nvml._lock:  # as a thread that samples may at this moment
+    with driver._lock:  # as a thread that samples may at this moment
         assert in_a_fork(work) == "[123.0]"
 
 
@@ -155,7 +155,7 @@ def test_a_refusal_does_not_cost_the_handle(only_board):
     board = only_board(SimulatedBoard(denied=refused))
     with pytest.raises(nvml.NvmlError):
         board.power_w()
-    assert board.uuid in nvml._handles
+    assert board.uuid in driver._handles
 
 
 def test_processes_and_power_limit(only_board):

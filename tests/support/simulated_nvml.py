@@ -38,7 +38,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from green_screen.power import nvml
+from green_screen.power import driver
 
 VARIABLE = "SIMULATED_NVML"
 T = TypeVar("T")
@@ -453,23 +453,23 @@ def install(simulation: Simulation) -> dict[str, Any]:
     before = {name: getattr(pynvml, name) for name in _FUNCTIONS}
     for name in _FUNCTIONS:
         setattr(pynvml, name, getattr(simulation, name))
-    nvml.device_files = lambda: list(simulation.device_files)
+    driver.device_files = lambda: list(simulation.device_files)
     return before
 
 
 @contextmanager
 def simulated(simulation: Simulation) -> Iterator[Simulation]:
     """Have the simulation behind pynvml while the block runs."""
-    device_files = nvml.device_files
+    device_files = driver.device_files
     before = install(simulation)
-    nvml._handles.clear()
+    driver._handles.clear()
     try:
         yield simulation
     finally:
-        nvml._handles.clear()
+        driver._handles.clear()
         for name, function in before.items():
             setattr(pynvml, name, function)
-        nvml.device_files = device_files
+        driver.device_files = device_files
 
 
 def child_environment(simulation: Simulation, folder: Path) -> Mapping[str, str]:
