@@ -65,12 +65,12 @@ def screening_summary(
         names.WINDOW_DRIFT_PERCENT: 100 * energy.drift,
         **_forecasts(metrics, energy, seconds, epochs, measurement),
     }
-    why = (
-        missing.get(names.ENERGY_PER_EPOCH_J)
-        or missing.get(names.SETUP_ENERGY_J)
-        or f"{energy.n} steady blocks are too few to tell how well their energy is known"
-    )
-    missing.update({name: why for name, value in found.items() if math.isnan(value)})
+    few = f"{energy.n} steady blocks are too few to tell how well their energy is known"
+    why = missing.get(names.ENERGY_PER_EPOCH_J) or missing.get(names.SETUP_ENERGY_J) or few
+    for name, value in found.items():
+        if math.isnan(value):
+            of_carbon = name.endswith("_kg_co2eq") and measurement.total_reading.carbon.reason
+            missing[name] = of_carbon or why
     return MeasurementSummary({**metrics, **found}, summary.tags, missing)
 
 
