@@ -12,20 +12,12 @@ from typing import Any
 import keras
 
 from green_screen import names
+from green_screen.measurement import keras_figures
 from green_screen.measurement.active_run import MetricLog, active_run
 from green_screen.measurement.log_files import LogFiles
 from green_screen.measurement.run_measurement import RunMeasurement
 
 logger = logging.getLogger(__name__)
-
-# What Keras calls an accuracy, the plainest first: a top-5 accuracy also ends in "accuracy".
-_ACCURACIES = (
-    "accuracy",
-    "acc",
-    "categorical_accuracy",
-    "sparse_categorical_accuracy",
-    "binary_accuracy",
-)
 
 
 class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -83,6 +75,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._logger: MetricLog | None = None
         self._started = False
         self._further = 0
+        self._validated: Mapping[str, Any] = {}
         self._explained: set[str] = set()
 
     @property
@@ -127,8 +120,9 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             source = {names.TAG_ENERGY_SOURCE: idle.source}
             self._log(lambda log: log.tags(source))
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Begin the epoch's window."""
+        self._validated = {}
         self.measurement.begin_epoch(epoch)
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
@@ -139,12 +133,13 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._shared or self._own:
             self.measurement.begin_validation()
 
-    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """End the validation's window."""
+        self._validated = logs or {}
         if self._shared or self._own:
             self.measurement.end_validation()
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """End the epoch's window, write its row and log its metrics."""
         measured = self.measurement.end_epoch(images=self._images)
         if names.FURTHER_EPOCH_ENERGY_J in measured:
@@ -152,11 +147,12 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             step, metrics = self._further, measured
             self._further += 1
         else:
-            step, metrics = epoch, {**_keras_metrics(logs or {}), **measured}
-            metrics[names.LEARNING_RATE] = self._learning_rate()
+            figures = keras_figures.figures(logs or {}, self._validated)
+            step, metrics = epoch, {**figures, **measured}
+            metrics[names.LEARNING_RATE] = keras_figures.learning_rate(self.model.optimizer)
             self._files.row(str(epoch), metrics)
         self._log(lambda log: log.metrics(metrics, step=step))
-        missing = dict(self.measurement.missing)
+        missing = {**self.measurement.missing, **keras_figures.unclear(logs or {})}
         if math.isnan(metrics.get(names.LEARNING_RATE, 0.0)):
             missing[names.LEARNING_RATE] = "the model has no optimizer with a learning rate"
         self._explain(missing)
@@ -215,30 +211,3 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
                 error,
                 self._files.directory,
             )
-
-    def _learning_rate(self) -> float:
-        """Return the rate now; NaN where a training step has optimizers of its own."""
-        optimizer = self.model.optimizer
-        rate = getattr(optimizer, "learning_rate", math.nan)
-        if callable(rate):
-            rate = rate(optimizer.iterations)
-        return float(keras.backend.get_value(rate))
-
-
-def _keras_metrics(logs: Mapping[str, float]) -> dict[str, float]:
-    """Return loss and accuracy under our names, whichever accuracy the model was compiled with."""
-    found: dict[str, float] = {}
-    for prefix in ("", "val_"):
-        loss = logs.get(prefix + "loss")
-        if loss is not None:
-            found[prefix + names.LOSS] = float(loss)
-        others = (
-            key
-            for key in logs
-            if key.startswith("val_") == bool(prefix) and key.endswith(("accuracy", "acc"))
-        )
-        for key in (*(prefix + name for name in _ACCURACIES), *others):
-            if key in logs:
-                found[prefix + names.ACCURACY] = float(logs[key])
-                break
-    return found

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environme
 from waiting import keep_busy, until
 
 from green_screen import SMICallback, names, tracking
+from green_screen.measurement import keras_figures
 from green_screen.measurement.run_measurement import RunMeasurement
 from green_screen.tracking import RunLogger
 
@@ -324,7 +326,6 @@ def test_before_the_training_there_is_nothing_to_finish(tmp_path):
         (["acc"], "acc"),
         (["sparse_categorical_accuracy"], "sparse_categorical_accuracy"),
         (["sparse_top_k_categorical_accuracy", "accuracy"], "accuracy"),
-        (["sparse_top_k_categorical_accuracy"], "sparse_top_k_categorical_accuracy"),
     ],
 )
 def test_the_plainest_accuracy_is_the_accuracy(tmp_path, metrics, which):
@@ -334,6 +335,104 @@ def test_the_plainest_accuracy_is_the_accuracy(tmp_path, metrics, which):
     for prefix in ("", "val_"):
         logged = float(rows(tmp_path)[1][prefix + "accuracy"])
         assert logged == pytest.approx(network.history.history[prefix + which][0])
+
+
+def test_an_accuracy_of_another_kind_is_not_called_the_accuracy(tmp_path, store):
+    network = model()
+    network.compile(
+        "sgd",
+        "sparse_categorical_crossentropy",
+        metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2_accuracy")],
+    )
+    with mlflow.start_run() as run:
+        fit(network, SMICallback(directory=tmp_path), epochs=1, validation_split=0.2)
+    (row,) = rows(tmp_path)[1:-1]
+    assert row["loss"] and row["val_loss"]
+    assert row["accuracy"] == row["val_accuracy"] == ""
+    tags = store.get_run(run.info.run_id).data.tags
+    assert "top_2_accuracy" in tags[names.MISSING_PREFIX + names.ACCURACY]
+
+
+def fit_outputs(outputs: list[str], validated: bool, folder: Path) -> dict[str, str]:
+    """Train a network with outputs of these names and return the row of its epoch."""
+    image = keras.Input((6,))
+    heads = [keras.layers.Dense(1, "sigmoid", name=name)(image) for name in outputs]
+    network = keras.Model(image, heads)
+    network.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    generator = np.random.default_rng(0)
+    images = generator.random((64, 6), np.float32)
+    labels = [generator.integers(0, 2, (64, 1)) for _ in outputs]
+    network.fit(
+        images,
+        labels,
+        verbose=0,
+        callbacks=[SMICallback(directory=folder), Busy()],
+        validation_data=(images, labels) if validated else None,
+    )
+    (row,) = rows(folder)[1:-1]
+    for column in ("loss", *(["val_loss"] if validated else [])):
+        assert float(row[column]) == pytest.approx(network.history.history[column][0])
+    return row
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("outputs", [["val_gender", "age"], ["binary", "val"], ["gender", "age"]])
+def test_no_outputs_accuracy_passes_for_another(tmp_path, outputs, validated):
+    """Of the keys ``val_gender_accuracy``, ``binary_accuracy`` and ``val_accuracy`` none is it."""
+    row = fit_outputs(outputs, validated, tmp_path)
+    assert row["accuracy"] == row["val_accuracy"] == ""
+    assert bool(row["val_loss"]) is validated
+
+
+class Talkative(keras.Model):
+    """Says of a step what Keras does not expect of one."""
+
+    def __init__(self, said: dict[str, object]) -> None:
+        super().__init__()
+        self.say = lambda: said  # as it is: Keras wraps a model's dictionaries
+
+    def train_step(self, data: object) -> dict[str, object]:
+        return {"loss": tf.constant(0.5), **self.say()}
+
+
+@pytest.mark.parametrize(
+    ("said", "accuracy"),
+    [
+        ({"accuracy": tf.constant([0.25, 0.75])}, ""),  # one for each class
+        ({"accuracy": {"cat": tf.constant(0.25)}}, ""),
+        ({"accuracy": tf.constant("good")}, ""),
+        ({"accuracy": tf.constant("0.5")}, ""),
+        ({"accuracy": tf.constant(1)}, "1.0"),
+        ({"accuracy": tf.constant(0.25, tf.bfloat16)}, "0.25"),
+        ({"accuracy": tf.constant(0.25), "note": tf.constant("text")}, "0.25"),
+        ({"loss": tf.constant([1.0, 2.0]), "val_accuracy": tf.constant(0.25)}, ""),
+    ],
+    ids=lambda value: str(list(value)) if isinstance(value, dict) else value or "left out",
+)
+def test_what_is_no_number_is_left_out_and_costs_no_training(tmp_path, said, accuracy):
+    network = Talkative(said)
+    network.compile()
+    fit(network, SMICallback(directory=tmp_path), epochs=2)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["pre", "0", "1", "post"]
+    row = rows(tmp_path)[2]
+    assert (row["accuracy"], row["val_accuracy"]) == (accuracy, "")
+    assert row["loss"] == ("" if "loss" in said else "0.5")
+
+
+def test_a_validation_of_every_second_epoch_is_not_that_of_the_next(tmp_path):
+    fit(model(), SMICallback(directory=tmp_path), validation_split=0.2, validation_freq=2)
+    assert [bool(row["val_accuracy"]) for row in rows(tmp_path)[1:-1]] == [False, True, False]
+
+
+def test_a_rate_is_that_of_now_or_missing():
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.5, 0.1])
+    legacy = keras.optimizers.legacy.SGD
+    for known in (keras.optimizers.SGD(0.5), legacy(0.5), legacy(lambda: 0.5), legacy(rate)):
+        assert keras_figures.learning_rate(known) == 0.5
+    one_for_each = types.SimpleNamespace(learning_rate=np.array([0.1, 0.2]), iterations=0)
+    odd = types.SimpleNamespace(learning_rate=lambda: 0.1, iterations=0)
+    for unknown in (None, one_for_each, odd):
+        assert math.isnan(keras_figures.learning_rate(unknown))
 
 
 _TRAIN = """
