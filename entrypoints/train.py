@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from entrypoints.ending import ended
 from green_screen import names
-from green_screen.options import TrainOptions, parse_options, read_config
+from green_screen.options import TrainOptions, option_params, parse_options, read_config
 from green_screen.power.visible import pin_first_board
 from green_screen.space import resolve
 from green_screen.training.request import check_trainings
@@ -33,7 +33,8 @@ def _train(options: TrainOptions, factors: dict[str, str]) -> int:
     from green_screen.tracking import open_run
     from green_screen.training.run import train
 
-    with open_run(tags={names.TAG_KIND: names.KIND_TRAIN}) as run:
+    params = {**config.as_params(), **option_params(options)}
+    with open_run(tags={names.TAG_KIND: names.KIND_TRAIN}, params=params) as run:
         train(config, options, run)
         print(f"run {run.run_id}: see it with `mlflow ui`")
     return 0

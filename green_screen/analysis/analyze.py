@@ -90,12 +90,12 @@ def analyze(
             run_name=title,
             tags={names.TAG_KIND: names.KIND_ANALYSIS, names.TAG_CAMPAIGN: subject.run_id},
             experiment=subject.experiment(),
+            params=option_params(options),
         ) as run,
         ExitStack() as stack,
     ):
         # A run that `mlflow run` made has a name that says nothing.
         tracking.patiently(lambda: MlflowClient().update_run(run.run_id, name=title))
-        run.params(option_params(options))
         dataset = from_pandas(runs.drop(columns="start_time"), name=_file_name(subject.name))
         run.dataset(dataset, "analysis")
         if executor is None and options.final_repeats > 0:

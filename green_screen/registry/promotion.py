@@ -101,10 +101,10 @@ def promote(options: PromoteOptions) -> Decision:
     version = tracking.patiently(lambda: _find(client, options))
     champion = by_alias(options.name, names.CHAMPION)
     title = f"promote {options.name} version {version.version}"
-    with tracking.open_run(run_name=title, tags={names.TAG_KIND: names.KIND_PROMOTION}) as run:
+    tags, params = {names.TAG_KIND: names.KIND_PROMOTION}, option_params(options)
+    with tracking.open_run(run_name=title, tags=tags, params=params) as run:
         # A run that `mlflow run` made has a name that says nothing.
         tracking.patiently(lambda: client.update_run(run.run_id, name=title))
-        run.params(option_params(options))
         decision, rolled_back = _decide(version, champion, options)
         _link(client, run.run_id, version, champion)
         if not _same(version, champion):  # else its tag goes on saying why it was promoted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from green_screen.executors.executor import (
     RestingState,
 )
 from green_screen.executors.local import LocalExecutor
-from green_screen.options import SweepOptions
+from green_screen.options import SweepOptions, option_params
 from green_screen.sweep import resume
 from green_screen.sweep.clocks import BaselineClocks
 from green_screen.sweep.preparation import Design, check_trainings, find_design, log_design
@@ -71,10 +70,9 @@ def make_executor(options: SweepOptions) -> Executor:
 
 def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str:
     """Open the parent run, do what is missing, and say how it came out."""
-    started_by_mlflow = os.environ.get("MLFLOW_RUN_ID")
+    params = option_params(design.options)
     parent_id = design.parent.info.run_id if design.parent else None
-    if parent_id and started_by_mlflow:
-        del os.environ["MLFLOW_RUN_ID"]
+    if parent_id and (started_by_mlflow := tracking.given_run(params)):
         tracking.RunLogger(started_by_mlflow).tags(
             {names.TAG_KIND: names.KIND_RESUME, names.TAG_RESUMED: parent_id}
         )
@@ -85,7 +83,7 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
         names.TAG_OWNER: resume.owner(),
     }
     name = None if parent_id else _name(design)
-    with tracking.open_run(parent_id, run_name=name, tags=tags) as parent:
+    with tracking.open_run(parent_id, run_name=name, tags=tags, params=params) as parent:
         done = resume.take_over(design.parent) if design.parent else resume.Done()
         apart = log_design(design, parent)
         n_runs = len(design.plan.runs)

@@ -95,7 +95,6 @@ def check_trainings(design: Design) -> str:
 
 def log_design(design: Design, parent: RunLogger) -> str:
     """Log what is run and how well its factors can be told apart; return the latter in words."""
-    parent.params(option_params(design.options))
     parent.text(design.plan.as_csv(), names.DESIGN_CSV)
     plan = design.plan
     requested = quality(plan.space, plan.designed())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 
 from green_screen import locks, names, tracking
 from green_screen.executors.outcome import short_patience_s
@@ -105,7 +105,15 @@ def find_unfinished(experiment_id: str, digest: str) -> Run | None:
     if not found:
         return None
     planned = int(found[0].data.tags[names.TAG_RUNS_PLANNED])
-    return None if found[0].data.metrics.get(names.RUNS_FINISHED) == planned else found[0]
+    if found[0].data.metrics.get(names.RUNS_FINISHED) != planned:
+        return found[0]
+    # Its own count does not know of runs that have been deleted since.
+    there = {
+        run.data.tags.get(names.TAG_POSITION)
+        for run in children_of(found[0])
+        if run.info.status == "FINISHED"
+    }
+    return None if len(there) == planned else found[0]
 
 
 def read_parent(run_id: str) -> Run:
@@ -122,6 +130,8 @@ def read_parent(run_id: str) -> Run:
         raise OptionError(
             f"resume must be a campaign's run id, but got {run_id!r}: {error}"
         ) from error
+    deleted = run.info.lifecycle_stage != LifecycleStage.ACTIVE
+    require(not deleted, "resume", run_id, "a campaign that has not been deleted (restore it)")
     kind = run.data.tags.get(names.TAG_KIND)
     require(kind == names.KIND_SWEEP, "resume", run_id, f"a campaign's run id (its kind is {kind})")
     return run

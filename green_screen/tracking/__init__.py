@@ -3,11 +3,11 @@
 :func:`open_run` gives a run its life, :class:`RunLogger` writes to it, and nothing that was logged
 is lost to a server that is away for a while or to a process that dies.
 
-Imports: names, locks.
+Imports: names, locks, options.
 """
 
 from green_screen.tracking.interrupts import Interrupted
-from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, open_run
+from green_screen.tracking.life import INTERRUPTED_PATIENCE_S, given_run, open_run
 from green_screen.tracking.outbox import RefusedError
 from green_screen.tracking.records import ModelLink
 from green_screen.tracking.run_logger import RunLogger
@@ -43,6 +43,7 @@ __all__ = [
     "deliver_all",
     "end_cut_off",
     "ensure_experiment",
+    "given_run",
     "in_spite_of_others",
     "metric_values",
     "open_run",

@@ -10,21 +10,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import mlflow
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names
+from green_screen.options import OptionError, require
 from green_screen.tracking.interrupts import Interrupted, interruptible
 from green_screen.tracking.outbox import Outbox, RefusedError
 from green_screen.tracking.records import Record
 from green_screen.tracking.run_logger import RunLogger
 from green_screen.tracking.store import (
     MAX_TAG_LENGTH,
+    UNDER_WAY,
     StoreUnavailableError,
     ensure_experiment,
+    is_absent,
     is_transient,
     patience_s,
     patiently,
+    read_run,
+    store_uri,
 )
 
 logger = logging.getLogger(__name__)
@@ -48,14 +54,71 @@ def _out_of_memory(error: BaseException) -> bool:
     return False
 
 
+def given_run(params: Mapping[str, str]) -> str | None:
+    """Return the run that ``mlflow run`` has made for this process; it is given once.
+
+    ``MLFLOW_RUN_ID`` names it. In a shell it may be left over from another run.
+
+    Args:
+        params: What this process does: those of them that the run has must be the same.
+
+    Raises:
+        OptionError: The run is not there, has ended, or holds other parameters.
+    """
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    if run_id is None:
+        return None
+    try:
+        run = read_run(run_id)
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
+        raise OptionError(
+            f"MLFLOW_RUN_ID must be a run in {store_uri()}, but got {run_id!r}: unset it, or give "
+            "MLFLOW_TRACKING_URI as it was given to `mlflow run`, with the whole path of a file"
+        ) from error
+    status = run.info.status if run.info.lifecycle_stage == LifecycleStage.ACTIVE else "deleted"
+    require(
+        status in UNDER_WAY,
+        "MLFLOW_RUN_ID",
+        run_id,
+        f"a run that is under way (this one is {status}: unset it)",
+    )
+    for name, value in run.data.params.items():
+        require(
+            _same(value, params.get(name, value)),
+            "MLFLOW_RUN_ID",
+            run_id,
+            f"a run of what is asked for (this one has {name}={value}, and {params.get(name)} is "
+            "asked for: unset it)",
+        )
+    return run_id
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two spellings mean the same, as those of ``mlflow run`` and of this project do."""
+    empty = ("", "None")
+    with contextlib.suppress(ValueError):
+        return float(one) == float(other)
+    return one.lower() == other.lower() or (one in empty and other in empty)
+
+
 @contextmanager
 def open_run(
     run_id: str | None = None,
     run_name: str | None = None,
     tags: Mapping[str, object] | None = None,
     experiment: str = names.EXPERIMENT,
+    params: Mapping[str, str] | None = None,
 ) -> Iterator[RunLogger]:
     """Start a run, or go on with `run_id` or with the run that ``mlflow run`` made.
+
+    Args:
+        run_id: The run to go on with; else that of :func:`given_run`, or a new one.
+        run_name: The name of a new one.
+        tags: Set at once.
+        experiment: Where a new one is.
+        params: Logged at once; see :func:`given_run`.
 
     What the block logs is sent in the background and has arrived when the block has ended, unless
     the server stayed away; then it waits in a local file and the campaign's resume sends it.
@@ -63,8 +126,11 @@ def open_run(
     The run ends FINISHED, also on ``sys.exit(0)``; KILLED on SIGINT, SIGTERM or SIGHUP (which
     ``nohup`` keeps away); FAILED on any other exception, whose text becomes the tag ``failure``,
     beside the tag ``out_of_memory`` where that is what it says. The exception goes on.
+
+    Raises:
+        OptionError: As :func:`given_run`; nothing has been started.
     """
-    run_id = run_id or os.environ.pop("MLFLOW_RUN_ID", None)
+    run_id = run_id or given_run(params or {})
     experiment_id = None if run_id else ensure_experiment(experiment)
     with interruptible() as signals:
 
@@ -88,6 +154,8 @@ def open_run(
             signals.release()
             if tags:
                 run_logger.tags(tags)
+            if params:
+                run_logger.params(params)
             yield run_logger
         except (Interrupted, KeyboardInterrupt) as error:
             status, patience = "KILLED", INTERRUPTED_PATIENCE_S

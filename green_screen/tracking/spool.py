@@ -16,12 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from green_screen import names
 from green_screen.tracking.records import Record, send
-from green_screen.tracking.store import StoreUnavailableError, patiently, read_run, store_uri
+from green_screen.tracking.store import (
+    StoreUnavailableError,
+    is_absent,
+    patiently,
+    read_run,
+    store_uri,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +166,7 @@ def _is_there(run_id: str, patience: float | None) -> bool:
     try:
         read_run(run_id, patience)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not is_absent(error):
             raise
         return False
     return True

@@ -29,6 +29,7 @@ from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
     REQUEST_LIMIT_EXCEEDED,
     RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
@@ -85,6 +86,11 @@ def is_transient(error: Exception) -> bool:
         return answer.status_code >= 500 or answer.status_code in _LATER
     # Those of a connection are OSErrors, and so is a full disk of a local store.
     return isinstance(error, OSError) and not isinstance(error, _PERMANENT)
+
+
+def is_absent(error: MlflowException) -> bool:
+    """Whether a call failed because what it asks for is not there."""
+    return bool(error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST))
 
 
 def patiently(call: Callable[[], T], patience: float | None = None) -> T:

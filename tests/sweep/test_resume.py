@@ -48,6 +48,35 @@ def test_a_complete_campaign_is_not_resumed(store: str, executor: LocalExecutor)
     assert len(children(first)) == 4
 
 
+def test_a_campaign_from_which_a_run_was_deleted_is_completed_and_not_begun_anew(
+    store: str, executor: LocalExecutor
+) -> None:
+    first = run_sweep(small(), trainer=QUICK, executor=executor)
+    (gone,) = [run for run in children(first) if run.data.tags[names.TAG_POSITION] == "2"]
+    MlflowClient().delete_run(gone.info.run_id)
+    assert run_sweep(small(), trainer=QUICK, executor=executor) == first
+    assert_complete(first, small())
+    assert len(sweep_parents()) == 1
+
+
+def test_a_deleted_campaign_is_not_resumed(store: str, executor: LocalExecutor) -> None:
+    first = run_sweep(small(), trainer=QUICK, executor=executor)
+    MlflowClient().delete_run(first)
+    with pytest.raises(OptionError, match="a campaign that has not been deleted"):
+        run_sweep(small(resume=first), trainer=QUICK, executor=executor)
+
+
+def test_a_run_left_over_in_the_environment_is_not_marked(
+    incomplete: str, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tracking.create_child(None, "an old one", {}, tracking.ensure_experiment())
+    MlflowClient().set_terminated(made)
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    with pytest.raises(OptionError, match="MLFLOW_RUN_ID must be a run that is under way"):
+        run_sweep(small(), trainer=STRIKE, executor=executor)
+    assert names.TAG_KIND not in MlflowClient().get_run(made).data.tags
+
+
 def test_a_resume_makes_good_the_note_that_a_killed_parent_did_not_take(
     store: str, executor: LocalExecutor
 ) -> None:

@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from waiting import for_ever, until
 
 from green_screen import names, tracking
+from green_screen.options import OptionError
 from green_screen.tracking import Interrupted, RefusedError, RunLogger, StoreUnavailableError
 from green_screen.tracking.store import is_transient
 
@@ -170,12 +171,45 @@ def test_a_deleted_experiment_is_refused_with_what_to_do() -> None:
 def test_a_parameter_of_mlflow_run_is_left_in_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
     client = MlflowClient()
     made = client.create_run(tracking.ensure_experiment()).info.run_id
-    client.log_param(made, "lr", "1e-2")
+    given = {"lr": "1e-2", "log_model": "True", "samples": ""}
+    for name, value in given.items():
+        client.log_param(made, name, value)
     monkeypatch.setenv("MLFLOW_RUN_ID", made)
-    with tracking.open_run() as run:
-        run.params({"lr": "0.01", "epochs": "2"})
+    params = {"lr": "0.01", "log_model": "true", "samples": "None", "epochs": "2"}
+    with tracking.open_run(params=params) as run:
+        pass
     assert run.run_id == made
-    assert read(made).data.params == {"lr": "1e-2", "epochs": "2"}
+    assert read(made).data.params == {**given, "epochs": "2"}
+
+
+@pytest.mark.parametrize(
+    ("left_over", "why"),
+    [
+        ("FINISHED", "under way .this one is FINISHED"),
+        ("FAILED", "under way .this one is FAILED"),
+        ("deleted", "under way .this one is deleted"),
+        ("other parameters", "this one has lr=1e-3, and 0.01 is asked for"),
+        ("of another store", "a run in sqlite:///.*with the whole path"),
+    ],
+)
+def test_a_run_that_is_left_over_in_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, left_over: str, why: str
+) -> None:
+    client = MlflowClient()
+    made = client.create_run(tracking.ensure_experiment()).info.run_id
+    client.log_param(made, "lr", "1e-3" if left_over == "other parameters" else "1e-2")
+    if left_over in ("FINISHED", "FAILED"):
+        client.set_terminated(made, left_over)
+    elif left_over == "deleted":
+        client.delete_run(made)
+    before = client.get_run(made).to_dictionary()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32 if left_over == "of another store" else made)
+    params = {"lr": "0.01", "samples": "None"}
+    refused = pytest.raises(OptionError, match=f"MLFLOW_RUN_ID must be .*{why}")
+    with refused, tracking.open_run(params=params):
+        raise AssertionError("it was started")
+    assert client.get_run(made).to_dictionary() == before
+    assert mlflow.active_run() is None
 
 
 @pytest.mark.parametrize(
