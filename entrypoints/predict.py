@@ -21,6 +21,9 @@ def _predict(options: PredictOptions, given: dict[str, str]) -> int:
     import mlflow
     import pandas as pd
 
+    from green_screen import tracking
+
+    tracking.check_store()
     factors = {**Space.load(options.config).baseline.as_params(), **given}
     model = mlflow.pyfunc.load_model(options.model_uri)
     params = {"epochs": options.epochs, "images": options.images or 0}

@@ -97,6 +97,7 @@ def promote(options: PromoteOptions) -> Decision:
         RegistryError: There is no such model or version.
         StoreUnavailableError: The tracking server stayed away.
     """
+    tracking.check_store()
     client = MlflowClient()
     version = tracking.patiently(lambda: _find(client, options))
     champion = by_alias(options.name, names.CHAMPION)

@@ -17,7 +17,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from green_screen import names
+from green_screen import names, tracking
 from green_screen.results.frame import CAMPAIGN_KINDS, EFFECTIVE, REQUESTED
 from green_screen.results.histories import read_histories
 from green_screen.results.paging import search_all
@@ -124,7 +124,9 @@ def read_runs(
         CampaignError: There is no such campaign or experiment, a name is that of several, or no run
             was found.
     """
-    client = client or MlflowClient()
+    if client is None:
+        tracking.check_store()
+        client = MlflowClient()
     experiment_ids = _experiment_ids(client, experiment)
     if sweep is None and experiment is None and filter_string is None:
         parents: list[Run] | None = [_latest_sweep(client, experiment_ids)]

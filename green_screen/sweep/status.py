@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow.entities import Run
 
 from green_screen import names, tracking
-from green_screen.options import OptionError, require
+from green_screen.options import OptionError
 from green_screen.sweep.energies import EnergyTally
 from green_screen.sweep.progress import duration, run_seconds
 from green_screen.sweep.resume import children_of
@@ -74,14 +73,6 @@ def find_campaign(sweep: str | None) -> Run:
     Raises:
         OptionError: There is none.
     """
-    uri = tracking.store_uri()
-    file = Path(uri.removeprefix("sqlite:///"))
-    require(
-        not uri.startswith("sqlite:///") or file.exists(),
-        "MLFLOW_TRACKING_URI",
-        uri,
-        "a store that exists",
-    )
     condition = f"tags.`{names.TAG_KIND}` = '{names.KIND_SWEEP}'"
     campaigns = tracking.search_runs(None, condition)
     for run in campaigns:
@@ -89,7 +80,7 @@ def find_campaign(sweep: str | None) -> Run:
             return run
     known = ", ".join(run.info.run_name for run in campaigns[:5]) or "none"
     raise OptionError(
-        f"sweep must be the id or name of a campaign in {uri}, but got {sweep!r}; "
+        f"sweep must be the id or name of a campaign in {tracking.store_uri()}, but got {sweep!r}; "
         f"the latest are: {known}"
     )
 

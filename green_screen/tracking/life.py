@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from green_screen import names
 from green_screen.options import OptionError, require
+from green_screen.tracking import usable
 from green_screen.tracking.interrupts import Interrupted, interruptible
 from green_screen.tracking.outbox import Outbox, RefusedError
 from green_screen.tracking.records import Record
@@ -128,13 +129,14 @@ def open_run(
     beside the tag ``out_of_memory`` where that is what it says. The exception goes on.
 
     Raises:
-        OptionError: As :func:`given_run`; nothing has been started.
+        OptionError: As :func:`given_run`, and nothing has been started; or the store or its place
+            for artifacts cannot be used.
     """
     run_id = run_id or given_run(params or {})
     experiment_id = None if run_id else ensure_experiment(experiment)
     with interruptible() as signals:
 
-        def start() -> Outbox:
+        def start() -> tuple[Outbox, str]:
             # A run that exists and is not known here yet could not be ended.
             signals.hold()
             try:
@@ -144,14 +146,15 @@ def open_run(
             except Exception:
                 signals.release()
                 raise
-            return Outbox(run.info.run_id, MlflowClient())
+            return Outbox(run.info.run_id, MlflowClient()), str(run.info.artifact_uri)
 
-        outbox = patiently(start)
+        outbox, artifacts = patiently(start)
         run_logger = RunLogger(outbox.run_id, outbox=outbox)
         status, patience = "FINISHED", patience_s()
         why: dict[str, str] = {}
         try:
             signals.release()
+            usable.check_artifacts(artifacts)
             if tags:
                 run_logger.tags(tags)
             if params:

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from green_screen import names
+from green_screen.options import OptionError
 from green_screen.tracking.records import Record, send
 from green_screen.tracking.store import (
     StoreUnavailableError,
@@ -176,6 +177,7 @@ def deliver_all() -> int:
     """Send what earlier processes on this host left for the present store; return how many runs.
 
     Raises:
+        OptionError: The store cannot be used.
         StoreUnavailableError: The server stayed away. Whatever else is wrong with the files of one
             run keeps nothing else back.
     """
@@ -187,7 +189,7 @@ def deliver_all() -> int:
             if folder.name.startswith(_REFUSED) or first is None or first.get("uri") != store_uri():
                 continue
             delivered += deliver(folder.name)
-        except StoreUnavailableError:
+        except (OptionError, StoreUnavailableError):
             raise
         except Exception as error:
             logger.error("the records in %s could not be sent: %s", folder, error)

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -36,9 +35,11 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import DBAPIError
 
 from green_screen import names
 from green_screen.locks import alone
+from green_screen.tracking import usable
 from green_screen.tracking.interrupts import held
 
 T = TypeVar("T")
@@ -78,6 +79,9 @@ def patience_s() -> float:
 
 def is_transient(error: Exception) -> bool:
     """Whether a call that failed may succeed later: the server was away, or its database locked."""
+    database = error.__cause__ if isinstance(error, MlflowException) else error
+    if isinstance(database, DBAPIError):
+        return usable.may_pass(database)
     if isinstance(error, MlflowException):
         return error.error_code in _TRANSIENT
     # The answer to the transfer of an artifact, an OSError too: only some say "later".
@@ -117,7 +121,7 @@ def patiently(call: Callable[[], T], patience: float | None = None) -> T:
                 raise
             if time.monotonic() >= until:
                 raise StoreUnavailableError(
-                    f"the tracking server {mlflow.get_tracking_uri()!r} has not answered for "
+                    f"the tracking server {usable.shown(store_uri())!r} has not answered for "
                     f"{patience:g} s: {error}"
                 ) from error
         time.sleep(RETRY_PAUSE_S)
@@ -144,34 +148,39 @@ def use_store(tracking_uri: str) -> None:
 
 def store_uri() -> str:
     """Return where this process logs to, in a form that means the same in every folder."""
-    uri = str(mlflow.get_tracking_uri())
-    path = uri.removeprefix(_SQLITE)
-    # A database in memory has no path.
-    if path == uri or not path or path.startswith(("/", ":memory:")):
-        return uri
-    return f"{_SQLITE}{Path(path).absolute()}"
+    return usable.absolute(str(mlflow.get_tracking_uri()))
 
 
-def _prepare_store() -> None:
-    """Have the tables of a sqlite store made if they are missing, by one process at a time.
+def check_store(*, to_write: bool = False) -> None:
+    """Refuse a store that cannot be used; have the tables of a new one made if it is written to.
 
-    MLflow makes and migrates them without a lock: of two processes that are the first to use a file
-    at least one fails, and both together can leave a file that no process can use any more.
+    Where it is only read, it stays as it is. The tables of a SQLite store are made by one process
+    at a time: MLflow makes and migrates them without a lock, and of two processes that are the
+    first to use a file at least one fails, and both together can leave a file that no process can
+    use any more.
+
+    Raises:
+        OptionError: See :func:`green_screen.tracking.usable.check`.
     """
-    uri = store_uri()
-    path = Path(uri.removeprefix(_SQLITE))
-    if uri.startswith(_SQLITE) and path.is_absolute():
-        _prepare(uri, path.parent)
+    _check_store(store_uri(), to_write)
 
 
 @functools.cache
-def _prepare(uri: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)  # as MLflow does
+def _check_store(uri: str, to_write: bool) -> None:
+    file = usable.database_file(uri)
+    if file is None or not file.parent.is_dir():
+        usable.check(uri, to_write=to_write)
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
     # That it makes the tables of a new file is no news to a person, and breaks into the progress.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    # Not the file itself: to close a descriptor of it would end SQLite's own locks.
-    with alone(folder):
-        patiently(lambda: MlflowClient(uri))  # which a signal must not break off half made
+    # Not the file itself: to close a descriptor of it would end SQLite's own locks. What is looked
+    # at while another process makes its tables would be taken for an older version's.
+    with alone(file.parent):
+        usable.check(uri, to_write=to_write)
+        if to_write:
+            patiently(lambda: MlflowClient(uri))  # which a signal must not break off half made
 
 
 def ensure_experiment(name: str = names.EXPERIMENT) -> str:
@@ -183,7 +192,7 @@ def ensure_experiment(name: str = names.EXPERIMENT) -> str:
     Raises:
         MlflowException: The experiment has been deleted.
     """
-    _prepare_store()
+    check_store(to_write=True)
     chosen_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
     chosen_name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
     return chosen_id or patiently(lambda: _experiment_id(chosen_name))
@@ -233,7 +242,7 @@ def create_child(
 
 def read_run(run_id: str, patience: float | None = None) -> Run:
     """Return a run with its latest metrics, parameters and tags."""
-    _prepare_store()
+    check_store()
     return patiently(lambda: MlflowClient().get_run(run_id), patience)
 
 
@@ -264,7 +273,7 @@ def search_runs(
         limit: Most runs to return; ``None`` is all.
         patience: Seconds to wait for a server that is away; ``None`` is :func:`patience_s`.
     """
-    _prepare_store()
+    check_store()
     client = MlflowClient()
     experiment_ids = _all_experiments(patience) if experiment_id is None else [experiment_id]
     found: list[Run] = []
