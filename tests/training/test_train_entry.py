@@ -51,6 +51,19 @@ def test_a_bad_request_ends_with_status_2_and_starts_no_run(store, capsys, argum
     assert not (store / "mlflow.db").exists()
 
 
+def test_a_run_left_over_from_another_training_is_not_written_into(store, capsys, monkeypatch):
+    levels = ["--batch_size", "32", "--optimizer", "SGD", "--epochs", "1"]
+    assert main([*TINY, *levels]) == 0
+    (before,) = runs()
+    monkeypatch.setenv("MLFLOW_RUN_ID", before.info.run_id)
+    assert main([*TINY, *levels, "--lr", "0.0008"]) == 2
+    assert "must be a run that is under way (this one is FINISHED: unset it)" in (
+        capsys.readouterr().err
+    )
+    (after,) = runs()
+    assert after.to_dictionary() == before.to_dictionary()
+
+
 def test_help_needs_no_tensorflow():
     code = (
         "import sys, contextlib\n"
