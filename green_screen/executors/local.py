@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Literal
 
 from green_screen.executors.child import COOLED, child_main
-from green_screen.executors.executor import LOST, Job, JobResult, Outcome
+from green_screen.executors.executor import LOST, CampaignError, Job, JobResult, Outcome
 from green_screen.executors.forkserver import printed_bytes, printed_since, start_forkserver
 from green_screen.executors.outcome import (
     deliver_left,
@@ -164,7 +164,11 @@ class LocalExecutor:
         return local_boards()
 
     def submit(self, job: Job) -> None:
-        """Start a job on a free slot."""
+        """Start a job on a free slot.
+
+        Raises:
+            CampaignError: No process can be started: the imports of the runs fail.
+        """
         device = self._free.pop()
         job = dataclasses.replace(job, shared_host=job.shared_host or self.slots > 1)
         output = Path(self._folder.name) / f"{job.run_id}.txt"
@@ -179,7 +183,14 @@ class LocalExecutor:
         if self._context.get_start_method() == "forkserver":
             start_forkserver()  # again, should it have died
         started, printed = time.monotonic(), printed_bytes()
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            last = [line.strip() for line in printed_since(0).splitlines()[-2:]]
+            raise CampaignError(
+                "the process that starts the runs ended as it imported what they need: "
+                f"{': '.join(last) or 'it printed nothing'}"
+            ) from error
         writer.close()
         # Until it says that its board is cool, a process may have waited as long as that takes.
         deadline = started + _limit_s(job) + (job.cooldown.timeout_s if job.cooldown else 0.0)

@@ -12,18 +12,19 @@ from green_screen.network.model import check_model
 from green_screen.options import OptionError, TrainOptions
 from green_screen.power import emissions
 from green_screen.space import TrainingConfig
-from green_screen.training.settings import check_settings
+from green_screen.training.settings import check_flags, check_settings
 
 
 def check_trainings(
-    options: TrainOptions, configs: Sequence[TrainingConfig], *, pixels: bool = True
+    options: TrainOptions, configs: Sequence[TrainingConfig], *, in_advance: bool = True
 ) -> str:
     """Refuse trainings that could not be done.
 
     Args:
         options: What each of them takes.
         configs: Their effective configurations.
-        pixels: Whether to decode every image too; a training does that anyway.
+        in_advance: Whether to try out too what a training does itself in its first seconds: to
+            decode every image, and to compile with the flags that are set.
 
     Returns:
         What of the data set is left out, counted and named; empty if nothing.
@@ -33,11 +34,17 @@ def check_trainings(
             set cannot be used, or not with one of the configurations.
     """
     check_settings()
+    if in_advance:
+        check_flags()
     check_country(options.country)
     for internal in {config.internal for config in configs}:
         check_model(options.model, internal, image_size=options.image_size)
     return check_dataset(
-        options.dataset, samples=options.samples, seed=options.seed, configs=configs, pixels=pixels
+        options.dataset,
+        samples=options.samples,
+        seed=options.seed,
+        configs=configs,
+        pixels=in_advance,
     )
 
 

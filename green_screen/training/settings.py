@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +68,34 @@ def check_settings(environment: Mapping[str, str] = os.environ) -> None:
             )
     home = environment.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
     _check_keras_file(Path(os.path.expanduser(home)) / "keras.json")
+
+
+def check_flags(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse compiler flags that XLA does not know: it would abort every run in native code.
+
+    Which it knows only it can tell: a process compiles an addition with them, without a GPU.
+
+    Raises:
+        OptionError: It did not compile it.
+    """
+    flags = [name for name in ("TF_XLA_FLAGS", "XLA_FLAGS") if environment.get(name)]
+    if not flags:
+        return
+    program = "import tensorflow as tf; tf.function(lambda x: x + 1, jit_compile=True)(1.0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        unknown = re.search(r"Unknown flags? in .*", done.stderr)
+        why = unknown[0] if unknown else (done.stderr.strip().splitlines() or ["it ended"])[-1]
+        raise OptionError(
+            f"{' or '.join(flags)} cannot be used: {why.strip()}: correct it or unset it"
+        )
 
 
 def _check_keras_file(path: Path) -> None:

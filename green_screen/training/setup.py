@@ -78,7 +78,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
     flags = xla.settle_flags()
     resolved = resolve(config)
     effective = resolved.effective
-    check_trainings(options, [effective], pixels=False)
+    check_trainings(options, [effective], in_advance=False)
     log_request(resolved, options, run)
     run.tags({names.TAG_XLA_FLAGS: flags})
     parameters = {

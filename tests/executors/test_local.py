@@ -29,6 +29,21 @@ from green_screen.sweep.campaign import run_sweep
 FOUND = ("policy", "floatx", "seeds", "numpy_seed", "jit", "variable", "module", "names", "folder")
 
 
+def test_an_import_that_fails_ends_the_campaign_with_its_reason(
+    drive: Callable[..., Driven], tmp_path: Path
+) -> None:
+    (tmp_path / "settings_of_others.py").write_text("raise RuntimeError('no such floatx')\n")
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])
+    driven = drive(small(), "faulty_trainers:quick", "settings_of_others", PYTHONPATH=path)
+    status, output = driven.end()
+    assert status == 1 and "Traceback" not in output
+    assert "sweep: the process that starts the runs ended as it imported" in output
+    assert "RuntimeError: no such floatx" in output
+    (parent,) = sweep_parents()
+    assert parent.info.status == "FAILED"
+    assert by_status(parent.info.run_id, "KILLED") == [0]
+
+
 def test_nothing_leaks_from_run_to_run(drive: Callable[..., Driven], tmp_path: Path) -> None:
     preload = ",".join(("tensorflow", *PRELOAD_TRACKING))
     options = small(n_runs=2)

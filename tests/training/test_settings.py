@@ -12,7 +12,7 @@ import pytest
 
 from entrypoints import sweep
 from green_screen.options import OptionError
-from green_screen.training.settings import check_settings, execution_settings
+from green_screen.training.settings import check_flags, check_settings, execution_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +87,7 @@ def test_keras_settings_that_keras_can_be_imported_with_are_not(tmp_path: Path, 
         ("TF_USE_LEGACY_KERAS", "true"),
         ("TF_XLA_FLAGS", "--tf_xla_cpu_global_jit --tf_xla_auto_jit=2"),
         ("TF_XLA_FLAGS", "--tf_xla_auto_jit=fusible"),
+        ("XLA_FLAGS", "--xla_no_such_flag=1"),  # would abort each run
     ],
 )
 def test_a_campaign_that_cannot_work_under_a_variable_is_refused_by_its_name(
@@ -100,6 +101,10 @@ def test_a_campaign_that_cannot_work_under_a_variable_is_refused_by_its_name(
     assert sweep.main(["--n_runs", "1"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"sweep: {name}") and "unset it" in said
+
+
+def test_flags_that_xla_knows_are_not_refused() -> None:
+    check_flags(os.environ | {"XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false"})
 
 
 def test_variables_that_change_nothing_are_not_refused() -> None:
