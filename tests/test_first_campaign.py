@@ -17,11 +17,12 @@ from green_screen.training.request import check_trainings
 ROOT = Path(__file__).parents[1]
 
 
-def commands(lock: str) -> list[list[str]]:
-    """Return the words of what `make sweep` would run after it has set up."""
+def would_run(on_gpu: bool, what: str) -> list[list[str]]:
+    """Return the words of those commands of `make sweep` that a text is in."""
+    lock = "requirements-gpu.lock" if on_gpu else "requirements.lock"
     command = ["make", "--dry-run", "sweep", f"LOCK={lock}"]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [shlex.split(line)[2:] for line in made.stdout.splitlines() if "entrypoints." in line]
+    return [shlex.split(line) for line in made.stdout.splitlines() if what in line]
 
 
 @pytest.fixture(params=["requirements.lock", "requirements-gpu.lock"])
@@ -31,7 +32,7 @@ def on_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 
 def campaign(on_gpu: bool) -> tuple[SweepOptions, Plan, AnalyzeOptions]:
-    sweep, analyze = commands("requirements-gpu.lock" if on_gpu else "requirements.lock")
+    sweep, analyze = (words[2:] for words in would_run(on_gpu, "entrypoints."))
     assert (sweep[0], analyze[0]) == ("entrypoints.sweep", "entrypoints.analyze")
     options, _ = parse_options(SweepOptions, sweep[1:], "")
     return (
@@ -39,6 +40,14 @@ def campaign(on_gpu: bool) -> tuple[SweepOptions, Plan, AnalyzeOptions]:
         make_plan(Space.load(options.config), options),
         parse_options(AnalyzeOptions, analyze[1:], "")[0],
     )
+
+
+def test_what_it_begins_with_fits_a_terminal_and_counts_right(on_gpu: bool) -> None:
+    _, plan, analysis = campaign(on_gpu)
+    ((_, text),) = would_run(on_gpu, "printf")
+    said = text.replace("\\n", "\n")
+    assert f"{len(plan.runs)} runs, then {2 * analysis.final_repeats} to compare" in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 def test_its_trainings_can_be_done(on_gpu: bool) -> None:
@@ -52,12 +61,11 @@ def test_its_trainings_can_be_done(on_gpu: bool) -> None:
 
 def test_it_is_large_enough_for_a_finding_and_an_interval(on_gpu: bool) -> None:
     _, plan, analysis = campaign(on_gpu)
-    # As many as the note that it begins with says.
-    assert len(plan.runs) == (13 if on_gpu else 19)
     # Ten residual degrees of freedom beside the mean, the factors and their levels.
     levels = sum(len(levels) - 1 for levels in plan.space.levels.values())
     assert len(plan.runs) >= 1 + levels + 10
-    assert analysis.final_repeats >= 3
+    # An estimate follows the time, which varies more than a measured energy: more pairs.
+    assert analysis.final_repeats >= (3 if on_gpu else 5)
     assert analysis.min_accuracy >= 0.9
 
 

@@ -119,6 +119,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{min(decimals, _MAX_DECIMALS)}f}"
 
 
+def signed(value: float, decimals: int = 1) -> str:
+    """Return a difference with its sign, and one that is none at so many decimals as ``+0.0``."""
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+
 def count(n: int, what: str) -> str:
     """Return a number of things, ``1 run`` or ``2 runs``."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

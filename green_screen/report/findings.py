@@ -11,7 +11,7 @@ from green_screen import names
 from green_screen.decision.final import Estimate, FinalComparison
 from green_screen.decision.selection import Selection
 from green_screen.decision.tradeoff import BreakEven, Cost
-from green_screen.report.document import interval, number, share
+from green_screen.report.document import interval, number, share, signed
 from green_screen.report.style import Rendered
 from green_screen.space import FACTOR_NAMES, TrainingConfig, canonical
 from green_screen.statistics.regression import EnergyAnalysis
@@ -153,9 +153,9 @@ def _accuracy_text(difference: Estimate) -> str:
     if difference.pairs == 0:
         return "; test accuracy was not measured"
     points = 100 * difference.value
-    bounds = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    bounds = f"{signed(100 * difference.low)} to {signed(100 * difference.high)}"
     if difference.has_interval and difference.low <= 0 <= difference.high:
-        return f"; no difference in test accuracy is shown ({points:+.1f} points, {bounds})"
+        return f"; no difference in test accuracy is shown ({signed(points)} points, {bounds})"
     if points == 0:
         return ", at the same test accuracy"
     word = "higher" if points > 0 else "lower"

@@ -26,6 +26,7 @@ from green_screen.report.document import (
     number,
     percent,
     share,
+    signed,
 )
 from green_screen.report.figures import SOURCE_TEXT, amount
 from green_screen.report.findings import NO_MEASUREMENT, Findings, headline
@@ -142,7 +143,7 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
                 saved if ratio.has_interval else none,
             ),
             KeyFigure(
-                f"{100 * accuracy.value:+.1f} points" if measured else "not measured",
+                f"{signed(100 * accuracy.value)} points" if measured else "not measured",
                 "Test accuracy, difference",
                 gained if accuracy.has_interval else none if measured else "",
             ),

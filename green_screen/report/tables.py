@@ -52,7 +52,7 @@ def final_table(final: FinalComparison) -> Table:
             str(accuracy.pairs),
             number(100 * accuracies[BASELINE]),
             number(100 * accuracies[SELECTED]),
-            number(100 * accuracy.value, 2),
+            number(round(100 * accuracy.value, 2), 2),
             interval(100 * accuracy.low, 100 * accuracy.high, 2),
         )
     )

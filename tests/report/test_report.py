@@ -24,6 +24,7 @@ from green_screen.report.document import (
     p_value,
     percent,
     share,
+    signed,
 )
 from green_screen.report.findings import Findings, headline
 from green_screen.report.html import to_html
@@ -424,6 +425,14 @@ def test_numbers(value: float, text: str) -> None:
 def test_other_texts() -> None:
     assert interval(0.5, float("nan")) == "n/a"
     assert percent(0.1234) == "12.3 %"
+    # The difference of two accuracies that are equal but for their float32.
+    assert [signed(x) for x in (-2.2e-5, 0.0, 0.04, -0.06, 5.3)] == [
+        "+0.0",
+        "+0.0",
+        "+0.0",
+        "-0.1",
+        "+5.3",
+    ]
     assert [share(f) for f in (0.62, 0.04, 0.004, 1e-6, 0.0, 0.996)] == [
         "62 %",
         "4.0 %",
