@@ -184,7 +184,12 @@ def cuda_bus_ids(environment: Mapping[str, str]) -> list[str]:
     command = [sys.executable, "-c", _ASK_CUDA]
     try:
         answer = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,  # of PYTHONINSPECT
+            capture_output=True,
+            text=True,
+            timeout=_ASK_TIMEOUT_S,
         )
     except (subprocess.SubprocessError, OSError) as error:
         answer = subprocess.CompletedProcess(command, 1, "", str(error))
