@@ -28,6 +28,7 @@ SLOW = [
         "cluster/test_slurm.py",
         "sweep/test_faults_of_children.py",
         "sweep/test_faults_of_the_parent.py",
+        "sweep/test_faults_of_the_output.py",
         "executors/test_local.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",

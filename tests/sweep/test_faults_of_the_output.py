@@ -14,8 +14,6 @@ from campaigns import HERE, by_status, sweep_parents
 
 from green_screen import names
 
-pytestmark = pytest.mark.faults
-
 OPTIONS = json.dumps({"n_runs": 1, "epochs": 1, "cooldown_timeout_s": 0.0})
 COMMAND = f"{sys.executable} {HERE / 'drive.py'} '{OPTIONS}' faulty_trainers:talk"
 
