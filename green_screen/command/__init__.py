@@ -1,4 +1,4 @@
 """What ``green-screen`` does on a command line.
 
-Imports: names, power, report.
+Imports: names, options, power, report.
 """

@@ -29,6 +29,7 @@ def export(
 ) -> None:
     """Export the energy of RUN_OR_MODEL: a run id, runs:/ID or models:/NAME/VERSION."""
     try:
+        from green_screen.options import OptionError
         from green_screen.report.exports import Assumptions, exported
         from green_screen.report.facts import ExportError, training_facts
     except ModuleNotFoundError as error:
@@ -47,6 +48,6 @@ def export(
         sys.exit(2)
     try:
         output.write(exported(training_facts(run_or_model), form, assumptions))
-    except ExportError as error:
+    except (ExportError, OptionError) as error:
         click.echo(f"export: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, OptionError) else 1)

@@ -115,8 +115,10 @@ def training_facts(run_or_model: str) -> TrainingFacts:
 
     Raises:
         ExportError: There is no such run or model, or the run has no energy.
+        OptionError: The store cannot be used.
         StoreUnavailableError: The tracking server stayed away.
     """
+    tracking.check_store()
     run = tracking.read_run(_run_id(run_or_model))
     metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
     energy_j = metrics.get(names.ENERGY_TOTAL_J, math.nan)

@@ -15,6 +15,7 @@ import mlflow
 import pytest
 import sqlalchemy
 from alembic import command
+from click.testing import CliRunner
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 from mlflow.tracking import MlflowClient
@@ -22,6 +23,7 @@ from mlflow.utils.file_utils import path_to_local_sqlite_uri
 
 from entrypoints import analyze, predict, promote, status, sweep
 from green_screen import names, tracking
+from green_screen.command.export import export
 from green_screen.options import OptionError
 from green_screen.tracking.store import is_transient
 from green_screen.tracking.usable import shown
@@ -117,6 +119,10 @@ def test_looking_makes_no_store(
     for main in (status.main, analyze.main, predict.main, promote.main):
         assert main([]) == 2
         assert "must be a store that exists" in capsys.readouterr().err
+    for what in ("0" * 32, "models:/green-screen-resnet50/1"):
+        exported = CliRunner().invoke(export, [what, "--format", "boamps"])
+        assert exported.exit_code == 2
+        assert "must be a store that exists" in exported.output
     assert [path.stat().st_size for path in folder.iterdir()] == ([0] if empty else [])
 
 
