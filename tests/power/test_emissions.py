@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 from virtual_time import time
+from waiting import keep_busy
 
 from green_screen.power import emissions, machine
 from green_screen.power.emissions import CarbonTotals, CarbonTracker
@@ -30,13 +31,14 @@ def test_totals_rise_and_stop():
     tracker = CarbonTracker(country="DEU", gpu_indices=[])
     tracker.start()
     try:
-        first = second = tracker.read()
-        while second.cpu_kwh == first.cpu_kwh:  # which has steps
-            second = tracker.read()
+        first = tracker.read()
+        keep_busy(0.15)
+        second = tracker.read()
         third = tracker.read()  # too soon for CodeCarbon to measure again
     finally:
         tracker.stop()
     assert first is not None and second is not None and third is not None
+    assert second.cpu_kwh > first.cpu_kwh
     assert second.ram_kwh > first.ram_kwh
     assert second.emissions_kg > first.emissions_kg
     assert third.ram_kwh > second.ram_kwh
