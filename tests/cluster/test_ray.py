@@ -10,11 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import psutil
 import pytest
+import ray._private.node
 import servers
 import trainers
 from mlflow.entities import Run
@@ -46,10 +48,16 @@ def cluster() -> Iterator[Cluster]:
         # A node that is gone is known to be after 2 s and not after 25 s.
         "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
     }
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(**NODE)
-    yield cluster
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray gives a node 30 s to start, which a busy machine does not keep.
+        of_nodes = ray._private.node
+        without_end = vars(of_nodes.time) | {"monotonic": lambda: 0.0}
+        patch.setattr(of_nodes, "time", SimpleNamespace(**without_end))
+        patch.setattr(Cluster._wait_for_node, "__defaults__", (1e6,))
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster.add_node(**NODE)
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.fixture

@@ -68,7 +68,15 @@ class Server:
                     listener.accept()[0].close()
                     asked += 1
 
-        with socket.create_server(("127.0.0.1", self._port)) as listener:
+        listeners: list[socket.socket] = []
+
+        def bind() -> bool:
+            with contextlib.suppress(OSError):  # a worker that was killed is not yet gone
+                listeners.append(socket.create_server(("127.0.0.1", self._port)))
+            return bool(listeners)
+
+        until(bind)
+        with listeners[0] as listener:
             thread = threading.Thread(target=break_off, daemon=True)
             thread.start()
             yield lambda: asked
