@@ -145,7 +145,7 @@ def test_numbers_are_those_that_a_reader_sees() -> None:
     [
         ("train", "batch_size: [4", "batch_size: [010", "utf-8", "line 9: '010' is a YAML int"),
         ("sweep", "baseline:", "factors: {}\nbaseline:", "utf-8", "factors is given twice"),
-        ("predict", "# The", "# The", "utf-16", "it is not UTF-8: byte 0 is 0xff"),
+        ("train", "# The", "# The", "utf-16", "it is not UTF-8: byte 0 is 0xff"),
         ("sweep", "baseline:", "baseline: # \u00e4", "latin-1", "it is not UTF-8"),
         ("train", "  precision: float32", "", "utf-8", "baseline has no value"),
         ("train", "[None, random", "[null, random", "utf-8", "augmentation must have a level"),

@@ -179,6 +179,7 @@ def _facts(tags: Mapping[str, str], runs: pd.DataFrame) -> dict[str, str]:
         "Operating system": recorded("operating_system"),
         "TensorFlow": recorded("tensorflow_version"),
         "XLA flags": recorded(names.TAG_XLA_FLAGS),
+        "Variables that change the execution": recorded(names.TAG_EXECUTION_SETTINGS),
         "Boards" if has_gpu else "Machines": str(max(runs["machine"].nunique(), 1)),
         "Runs finished": f"{len(runs):,}",
         "With a valid measurement": _valid(runs),
