@@ -6,6 +6,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import keras
 from green_screen import names
 from green_screen.measurement import keras_figures
 from green_screen.measurement.active_run import MetricLog, active_run
+from green_screen.measurement.forecast import (
+    energy_spread,
+    energy_text,
+    forecast_rest,
+    time_spread,
+)
 from green_screen.measurement.log_files import LogFiles
 from green_screen.measurement.run_measurement import RunMeasurement
+from green_screen.measurement.run_record import per_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +53,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         sample_hz: float = 10.0,
         images_per_epoch: int | None = None,
         validation_images: int | None = None,
+        forecast: bool = False,
         measurement: RunMeasurement | None = None,
         logger: MetricLog | None = None,
     ) -> None:
@@ -57,6 +66,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             images_per_epoch: Training examples of an epoch; without it there is no figure per
                 image.
             validation_images: The same of the validation.
+            forecast: Whether to say, from the first steady epoch on and anew after each, how much
+                energy the training will take and when it will end.
             measurement: A measurement that is under way; without it the callback makes one for
                 the time of ``fit``. With it, call :meth:`finish` when all is done.
             logger: Where metrics go; without it, to the active MLflow run if there is one.
@@ -67,6 +78,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._sample_hz = sample_hz
         self._images = images_per_epoch
         self._validation_images = validation_images
+        self._forecast = forecast
+        self._line = ""
         self._shared = measurement
         self._own: RunMeasurement | None = None
         # Keras tells a callback nothing of a fit that fails: what it has started ends with it.
@@ -98,7 +111,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         """
         if self._shared is None:
             self._abort()  # of the last fit, if that failed
-            self._own, self._started = None, False
+            self._own, self._started, self._line = None, False, ""
             self._further = 0
             self._explained.clear()
         self._logger = self._given_logger or active_run()
@@ -122,6 +135,10 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Begin the epoch's window."""
+        if self._line:
+            # Not at the end of the epoch before: Keras's progress bar is still in its line then.
+            print(self._line, flush=True)
+            self._line = ""
         self._validated = {}
         self.measurement.begin_epoch(epoch)
 
@@ -150,6 +167,8 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             figures = keras_figures.figures(logs or {}, self._validated)
             step, metrics = epoch, {**figures, **measured}
             metrics[names.LEARNING_RATE] = keras_figures.learning_rate(self.model.optimizer)
+            if self._forecast:
+                metrics |= self._forecasts(self.params["epochs"] - epoch - 1)
             self._files.row(str(epoch), metrics)
         self._log(lambda log: log.metrics(metrics, step=step))
         missing = {**self.measurement.missing, **keras_figures.unclear(logs or {})}
@@ -211,3 +230,24 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
                 error,
                 self._files.directory,
             )
+
+    def _forecasts(self, epochs_left: int) -> dict[str, float]:
+        """Return what the training will take; nothing before the first steady epoch."""
+        steady, done = self.measurement.steady_state.epochs, self.measurement.total_reading
+        if not steady:
+            return {}
+        epoch_j, epoch_s = per_epoch(steady)
+        energy, seconds = energy_spread(steady), time_spread(steady)
+        joules = forecast_rest(done.energy_j, epoch_j, epochs_left, energy.own_half_width)
+        time_s = forecast_rest(done.seconds, epoch_s, epochs_left, seconds.own_half_width)
+        if epochs_left and not math.isnan(joules.value):
+            end = datetime.now() + timedelta(seconds=epochs_left * epoch_s)
+            self._line = f"this training will take {energy_text(joules)} and end at {end:%H:%M}"
+        return {
+            names.FORECAST_ENERGY_J: joules.value,
+            names.FORECAST_ENERGY_LOW_J: joules.low,
+            names.FORECAST_ENERGY_HIGH_J: joules.high,
+            names.FORECAST_S: time_s.value,
+            names.FORECAST_LOW_S: time_s.low,
+            names.FORECAST_HIGH_S: time_s.high,
+        }

@@ -15,6 +15,9 @@ from green_screen.power.nvml import COUNTER_UPDATE_S
 # comes before it, of which a window of one run can tell nothing.
 BETWEEN_RUNS = 0.015
 BETWEEN_STARTS = 0.05
+# Epochs of one run on a shared host differ by 4 %, as standard deviation (docs/measuring.md): what
+# stands for their scatter while there are too few to tell.
+EPOCH_SCATTER = 0.04
 _Z = 1.96
 # Fewer blocks tell nothing of their scatter.
 _MIN_BLOCKS = 4
@@ -45,6 +48,14 @@ class Spread:
             return NAN
         scatter = _t(self.n - 1) * self.standard_error
         return math.hypot(scatter, self.resolution, self.drift, _Z * BETWEEN_RUNS)
+
+    @property
+    def own_half_width(self) -> float:
+        """Of the 95 % interval of the same run's mean over the time to come."""
+        if math.isnan(self.standard_error):
+            scatter = _Z * EPOCH_SCATTER / math.sqrt(self.n) if self.n else NAN
+            return math.hypot(scatter, self.resolution)
+        return math.hypot(_t(self.n - 1) * self.standard_error, self.resolution, self.drift)
 
 
 def _t(degrees: int) -> float:
@@ -141,3 +152,27 @@ def forecast(start: float, epoch: float, epochs: float, half_width: float) -> In
     value = start + epochs * epoch
     error = math.hypot(epochs * epoch * half_width, _Z * BETWEEN_STARTS * start)
     return Interval(value, value - error, value + error)
+
+
+def forecast_rest(done: float, epoch: float, epochs: int, half_width: float) -> Interval:
+    """Return what a training takes that is under way, in joules or in seconds.
+
+    Args:
+        done: What it has taken so far.
+        epoch: What a steady epoch takes.
+        epochs: How many are left.
+        half_width: Of the 95 % interval of `epoch`, relative to it.
+    """
+    rest = epochs * epoch
+    value, error = done + rest, rest * half_width
+    return Interval(value, value - error, value + error)
+
+
+def energy_text(joules: Interval) -> str:
+    """Return an energy with its interval, such as ``41.2 kJ (40.1 to 42.3)``."""
+    unit, size = next(
+        ((unit, size) for unit, size in (("MJ", 1e6), ("kJ", 1e3)) if joules.value >= size),
+        ("J", 1.0),
+    )
+    value, low, high = (number / size for number in (joules.value, joules.low, joules.high))
+    return f"{value:.1f} {unit} ({low:.1f} to {high:.1f})"

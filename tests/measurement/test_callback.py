@@ -6,6 +6,7 @@ import csv
 import gc
 import math
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -169,6 +170,27 @@ def test_without_an_active_run_nothing_is_logged(tmp_path, store):
     before = len(store.search_runs(["0"]))
     fit(model(), SMICallback(directory=tmp_path / "smi"), epochs=1)
     assert len(store.search_runs(["0"])) == before
+
+
+def test_a_forecast_is_said_from_the_first_steady_epoch_on(tmp_path, store, capsys):
+    with mlflow.start_run() as run:
+        fit(model(), SMICallback(directory=tmp_path / "smi", forecast=True), epochs=5)
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("this training")]
+    # After the second epoch and each one that has others before it, but not after the last.
+    assert len(lines) == 3
+    number = r"\d+\.\d"
+    for line in lines:
+        assert re.fullmatch(
+            rf"this training will take {number} k?J \({number} to {number}\) and end at \d\d:\d\d",
+            line,
+        )
+    history = store.get_metric_history(run.info.run_id, names.FORECAST_ENERGY_J)
+    assert [metric.step for metric in history] == [1, 2, 3, 4]
+    total_j = store.get_run(run.info.run_id).data.metrics[names.ENERGY_TOTAL_J]
+    # Nothing is left after the last one.
+    assert history[-1].value == pytest.approx(total_j)
+    data = store.get_run(run.info.run_id).data.metrics
+    assert data[names.FORECAST_ENERGY_LOW_J] == data[names.FORECAST_ENERGY_HIGH_J]
 
 
 def test_inside_a_measured_run(tmp_path, store):

@@ -13,9 +13,13 @@ from green_screen import names
 from green_screen.measurement.forecast import (
     BETWEEN_RUNS,
     BETWEEN_STARTS,
+    EPOCH_SCATTER,
+    Interval,
     Spread,
     energy_spread,
+    energy_text,
     forecast,
+    forecast_rest,
     time_spread,
 )
 from green_screen.measurement.run_record import Epoch
@@ -97,6 +101,17 @@ def test_a_forecast_is_the_start_and_the_epochs():
     assert found.value == 6000.0
     error = math.hypot(5000 * 0.04, 1000 * 1.96 * BETWEEN_STARTS)
     assert (found.low, found.high) == pytest.approx((6000 - error, 6000 + error))
+
+
+def test_of_a_training_under_way_the_rest_alone_is_uncertain():
+    found = forecast_rest(1000.0, 500.0, 4, 0.05)
+    assert (found.value, found.low, found.high) == (3000.0, 2900.0, 3100.0)
+    assert forecast_rest(1000.0, 500.0, 0, 0.05) == Interval(1000.0, 1000.0, 1000.0)
+    assert energy_text(Interval(41_234.0, 40_100.0, 42_300.0)) == "41.2 kJ (40.1 to 42.3)"
+    assert energy_text(Interval(0.5, 0.4, 0.6)) == "0.5 J (0.4 to 0.6)"
+    # A few epochs cannot tell their own scatter, which is then that of others.
+    assert energy_spread(blocks([1.0])).own_half_width == pytest.approx(1.96 * EPOCH_SCATTER)
+    assert energy_spread(blocks([1.0] * 4)).own_half_width == pytest.approx(0.0, abs=1e-9)
 
 
 def test_the_interval_is_right_in_nineteen_of_twenty_runs():
