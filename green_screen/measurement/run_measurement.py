@@ -315,6 +315,11 @@ class RunMeasurement:
         return tuple(self._epochs)
 
     @property
+    def validations(self) -> tuple[Epoch, ...]:
+        """The blocks of validation outside of epochs so far."""
+        return tuple(self._validations)
+
+    @property
     def total_reading(self) -> EnergyReading:
         """From the start to the end of the last part so far.
 

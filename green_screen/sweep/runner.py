@@ -100,6 +100,13 @@ def run_jobs(
         raise
 
 
+# What a run is for, in parts: the rest is overhead.
+_PARTS = (
+    *(names.EPOCH_TIME_S, names.FURTHER_EPOCH_TIME_S),
+    *(names.BLOCK_S, names.VALIDATION_BLOCK_S),
+)
+
+
 def settle(result: JobResult) -> Ended:
     """Make the store say how a job ended, where its process could not, and how long it waited."""
     run_id, run_logger = result.job.run_id, tracking.RunLogger(result.job.run_id)
@@ -135,11 +142,13 @@ def _let_orphan_end(run_id: str) -> Run:
 
 
 def _known_s(run: Run) -> float:
-    """Return the seconds of a run's epochs, those for the measurement alone included, and wait."""
-    epochs_s = sum(tracking.metric_values(run.info.run_id, names.EPOCH_TIME_S))
-    if names.FURTHER_EPOCH_TIME_S in run.data.metrics:
-        epochs_s += sum(tracking.metric_values(run.info.run_id, names.FURTHER_EPOCH_TIME_S))
-    return epochs_s + float(run.data.metrics.get(names.COOLDOWN_S, 0.0))
+    """Return the seconds of a run's epochs or blocks, of the making of kernels, and of its wait."""
+    metrics = run.data.metrics
+    once_s = sum(metrics.get(name, 0.0) for name in (names.COOLDOWN_S, names.KERNELS_S))
+    parts_s = sum(
+        sum(tracking.metric_values(run.info.run_id, name)) for name in _PARTS if name in metrics
+    )
+    return float(once_s + parts_s)
 
 
 def _end_quickly(run_ids: Iterable[str], reason: str) -> None:

@@ -53,6 +53,14 @@ def screen(training: Prepared) -> None:
             },
             step=step,
         )
+    for step, block in enumerate(measurement.validations):
+        run.metrics(
+            {
+                names.VALIDATION_BLOCK_S: block.reading.seconds,
+                names.VALIDATION_BLOCK_ENERGY_J: block.reading.energy_j,
+            },
+            step=step,
+        )
     summary = screening_summary(
         measurement,
         epochs=options.epochs,

@@ -90,6 +90,8 @@ def test_it_measures_a_window_of_steps_and_one_of_validation(screened):
     assert metrics[names.ENERGY_PER_EPOCH_J] == pytest.approx(
         n_steps * metrics[names.ENERGY_PER_STEP_J] + validation_j
     )
+    validation_s = history(screened, names.VALIDATION_BLOCK_S)
+    assert len(validation_s) >= 2 and min(validation_s) > 0
     assert screened.data.params["protocol"] == "screening"
     assert screened.data.tags[names.TAG_UNSTEADY].endswith("of time)") or (
         "1 the first of a fit" in screened.data.tags[names.TAG_UNSTEADY]
