@@ -113,7 +113,7 @@ BLOCK_STEPS = "block_steps"
 VALIDATION_BLOCK_ENERGY_J = "validation_block_energy_j"
 VALIDATION_BLOCK_S = "validation_block_s"
 
-RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less epochs, blocks, kernels and cool-down
+RUN_OVERHEAD_S = "run_overhead_s"  # wall time of the child less what it is for, and cool-down
 COOLDOWN_S = "cooldown_s"  # waited before the run for its GPU to be as before the first run on it
 COOLDOWN_TEMPERATURE_C = "cooldown_temperature_c"  # at the end of that wait
 COOLDOWN_POWER_W = "cooldown_power_w"
