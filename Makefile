@@ -14,7 +14,7 @@ ifeq ($(LOCK),requirements-gpu.lock)
 QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 18 \
   --design balanced --n_runs 10 --baseline_every 5
 QUICK_PAIRS := 3
-QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; a quarter of an hour at most on an H100
+QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; about a quarter of an hour on an H100
 else
 QUICK ?= --config green_screen/quick.yaml --dataset digits --model resnet8 --image_size 12 --epochs 4 \
   --design grid --grid_factors batch_size,precision,lr_schedule --replicates 3 --baseline_every 6
