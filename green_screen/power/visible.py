@@ -3,9 +3,9 @@
 CUDA numbers its devices by its own rules: ``CUDA_VISIBLE_DEVICES`` selects and orders them, by
 index, by ``GPU-`` or by ``MIG-`` identifier, and ``CUDA_DEVICE_ORDER`` says what an index counts
 (CUDA C++ Programming Guide, "CUDA Environment Variables"). NVML counts by PCI bus id and heeds
-neither. What the guide leaves open, above all repeated and malformed entries, is as PyTorch found
-CUDA to behave (its tests of ``torch.cuda._parse_visible_devices``); ``benchmarks/
-visible_devices.py`` compares it with CUDA on the machine at hand.
+neither. What the guide leaves open, above all repeated and malformed entries, is as CUDA was found to
+behave on two H100s with driver 580 (2026-11-26): ``benchmarks/visible_devices.py`` compares 68
+values with CUDA on the machine at hand.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ try:
     cuda = ctypes.CDLL("libcuda.so.1")
 except OSError as error:
     sys.exit(str(error))
-NO_DEVICE = 100
+NO_DEVICE, INVALID_DEVICE = 100, 101  # the second where one is named twice
 count, bus_id = ctypes.c_int(), ctypes.create_string_buffer(32)
-if check("cuInit", 0, accepted=(0, NO_DEVICE)) != NO_DEVICE:
+if check("cuInit", 0, accepted=(0, NO_DEVICE, INVALID_DEVICE)) == 0:
     check("cuDeviceGetCount", ctypes.byref(count))
 for device in range(count.value):
     check("cuDeviceGetPCIBusId", bus_id, 32, device)
@@ -91,8 +91,9 @@ def resolve(selection: str | None, present: Sequence[Board]) -> tuple[Board, ...
 
     The first entry says whether entries are indices, ``GPU-`` or ``MIG-`` identifiers. The list
     ends before the first that is of another form, or names no device, or several. Of an index the
-    leading digits count, with white space or a sign before them. If a device is named twice none
-    is shown.
+    leading digits count, with white space or a sign before them, as a number of 32 bits. An
+    identifier may be abbreviated, its digits may be capitals, and what stands behind a whole one is
+    not read. If a device is named twice CUDA does not start: none is shown.
 
     Args:
         selection: The variable's value; ``None`` if it is not set.
@@ -145,16 +146,18 @@ def _first_device(board: Board) -> Board:
 
 
 def _by_index(entry: str, present: Sequence[Board]) -> list[Board]:
-    index = _INDEX.match(entry)
-    if index is None or int(index[1]) not in range(len(present)):
+    found = _INDEX.match(entry)
+    if found is None:
         return []
-    return [_first_device(present[int(index[1])])]
+    index = (int(found[1]) + 2**31) % 2**32 - 2**31
+    return [_first_device(present[index])] if index in range(len(present)) else []
 
 
 def _by_uuid(entry: str, present: Sequence[Board]) -> list[Board]:
     if not entry.startswith("GPU-"):
         return []
-    return [_first_device(board) for board in present if board.uuid.startswith(entry)]
+    text = "GPU-" + entry.removeprefix("GPU-").lower()
+    return [_first_device(b) for b in present if b.uuid.startswith(text[: len(b.uuid)])]
 
 
 def _by_instance(entry: str, present: Sequence[Board]) -> list[Board]:

@@ -57,6 +57,9 @@ def indices(selection: str | None, **environment: str) -> list[int]:
         (f"{UUIDS[5]},0", [5]),
         (f"{UUIDS[5]},{UUIDS[5][:8]}", []),
         ("gpu-5555", []),
+        (UUIDS[5].replace("aaaa", "AAAA"), [5]),  # as an H100's driver 580 does, like the next two
+        (f"{UUIDS[5]}x,3", [5]),
+        (f"{2**32 + 3}", [3]),
         ("2,9,1", [2]),  # CUDA stops at the first that does not exist
         ("2,-1,1", [2]),
         ("nonsense", []),
@@ -174,7 +177,8 @@ def test_cuda_is_asked_whether_or_not_python_leaves_assertions_out(tmp_path, opt
     )
     environment = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONOPTIMIZE": optimize}
     assert cuda_bus_ids(environment) == ["0000:3B:00.0", "0000:05:00.0"]
-    assert cuda_bus_ids({**environment, "NO_DEVICE": "1"}) == []
+    for answer in ("100", "101"):  # no device, and one that is named twice
+        assert cuda_bus_ids({**environment, "NO_DEVICE": answer}) == []
     with pytest.raises(nvml.NvmlError, match="cuInit answers 999"):
         cuda_bus_ids({**environment, "BROKEN": "1"})
 
@@ -184,7 +188,7 @@ _LIBCUDA = """
 #include <stdlib.h>
 static int started;
 int cuInit(unsigned flags) {
-    if (getenv("NO_DEVICE")) return 100;
+    if (getenv("NO_DEVICE")) return atoi(getenv("NO_DEVICE"));
     if (getenv("BROKEN")) return 999;
     started = 1;
     return 0;
