@@ -3,8 +3,8 @@
 CUDA numbers its devices by its own rules: ``CUDA_VISIBLE_DEVICES`` selects and orders them, by
 index, by ``GPU-`` or by ``MIG-`` identifier, and ``CUDA_DEVICE_ORDER`` says what an index counts
 (CUDA C++ Programming Guide, "CUDA Environment Variables"). NVML counts by PCI bus id and heeds
-neither. What the guide leaves open, above all repeated and malformed entries, is as CUDA was found to
-behave on two H100s with driver 580 (2026-11-26): ``benchmarks/visible_devices.py`` compares 68
+neither. What the guide leaves open, above all repeated and malformed entries, is as CUDA was found
+to behave on two H100s with driver 580 (2026-11-26): ``benchmarks/visible_devices.py`` compares 68
 values with CUDA on the machine at hand.
 """
 

@@ -22,8 +22,8 @@ Model = Literal["law", "log-linear"]
 CHOICE_RULE = (
     "Both models predict the same held-out configurations (5 folds of whole configurations, "
     "repeated). Over the runs that both predict, the one with the smaller mean squared error of "
-    "the log response describes the campaign; one that predicts fewer than half of the held-out runs "
-    "loses to one that predicts more. The law is not fitted to a campaign at one batch size."
+    "the log response describes the campaign; one that predicts fewer than half of the held-out "
+    "runs loses to one that predicts more. The law is not fitted to a campaign at one batch size."
 )
 # Folds are repeated until so many runs have been predicted: more would change no digit.
 _PREDICTIONS = 20_000
