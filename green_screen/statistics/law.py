@@ -11,10 +11,11 @@ factors that have no mechanism and are tested all the same.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -264,6 +265,12 @@ def law_design(runs: pd.DataFrame, factors: Collection[str] = LAW_FACTORS) -> La
     )
 
 
+def level_design(runs: pd.DataFrame, factors: Collection[str]) -> LawDesign:
+    """Return a law without launching: what is paid once, whatever the batch."""
+    whole = law_design(runs, factors)
+    return dataclasses.replace(whole, step=(), launching=False)
+
+
 def task_of(runs: pd.DataFrame) -> pd.Series[str]:
     """Return a text per run: what was trained, on what, on which kind of hardware."""
     columns = ["model", "dataset", "image_size", "machine"]
@@ -273,10 +280,26 @@ def task_of(runs: pd.DataFrame) -> pd.Series[str]:
     return pd.Series([texts[key] for key in keys], index=runs.index, dtype=object)
 
 
+def common_task(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what most runs trained, with the hardware and not one of its boards.
+
+    Columns ``model, dataset, image_size, machine`` of a run.
+    """
+    columns = ["model", "dataset", "image_size", "machine"]
+    whole = runs[columns].assign(machine=runs["machine"].map(hardware_of))
+    counts = whole.groupby(columns, dropna=False, sort=False).size()
+    most = counts.index[int(np.argmax(counts.to_numpy()))]
+    return dict(zip(columns, most, strict=True))
+
+
+def hardware_of(machine: str) -> str:
+    """Return the kind of hardware, without the identity of a board."""
+    return re.sub(r"\s*GPU-[0-9a-fA-F-]+$", "", machine)
+
+
 def _task_text(model: str, dataset: str, image_size: str, machine: str) -> str:
     size = "" if image_size in ("nan", "None") else f"{float(image_size):g} px"
-    hardware = re.sub(r"\s*GPU-[0-9a-fA-F-]+$", "", machine)
-    return ", ".join(filter(None, (model, dataset, size, hardware)))
+    return ", ".join(filter(None, (model, dataset, size, hardware_of(machine))))
 
 
 def split(theta: Matrix, design: LawDesign) -> tuple[Matrix, Matrix, float, Matrix]:

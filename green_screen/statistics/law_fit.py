@@ -148,8 +148,7 @@ def fit_law(
 
 def enough(design: LawDesign, runs: pd.DataFrame) -> str:
     """Return why the law cannot be fitted to these runs; empty if it can."""
-    batches = runs[EFFECTIVE + "batch_size"].nunique()
-    if batches < 2:
+    if design.launching and runs[EFFECTIVE + "batch_size"].nunique() < 2:
         return (
             "launching and computing cannot be told apart at one batch size: the log-linear model "
             "describes such a campaign"

@@ -12,7 +12,7 @@ from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.space import partition_percentages
 from green_screen.statistics.coding import Matrix
-from green_screen.statistics.law import LAW_FACTORS
+from green_screen.statistics.law import LAW_FACTORS, LawDesign, law_design, level_design
 from green_screen.statistics.responses import UsableRuns, exclusion_reasons
 
 # The forward pass is a third of the arithmetic of a training step (the backward pass has two
@@ -33,6 +33,7 @@ class LawResponse:
         per: What the number is divided by.
         value: From runs to the quantity.
         factors: The factors that can act on it.
+        launching: Whether it is spent a step or an image; what is spent once a run is neither.
     """
 
     name: str
@@ -42,6 +43,13 @@ class LawResponse:
     value: Callable[[pd.DataFrame], pd.Series[float]]
     per: str = "image"
     factors: tuple[str, ...] = LAW_FACTORS
+    launching: bool = True
+
+    def design(self, runs: pd.DataFrame) -> LawDesign:
+        """Return the law's parameters for this response and these runs."""
+        if self.launching:
+            return law_design(runs, self.factors)
+        return level_design(runs, self.factors)
 
 
 def usable_law_runs(runs: pd.DataFrame, response: LawResponse) -> UsableRuns:
@@ -140,4 +148,30 @@ VALIDATION_S = LawResponse(
     label="validation time per image",
     value=_inverse(names.STEADY_VALIDATION_IMAGES_PER_S),
     factors=_FORWARD,
+)
+
+
+def _once(name: str, metric: str, unit: str, label: str, *factors: str) -> LawResponse:
+    return LawResponse(
+        name=name,
+        metric=metric,
+        unit=unit,
+        label=label,
+        value=lambda runs: runs[metric],
+        per="run",
+        factors=factors,
+        launching=False,
+    )
+
+
+# Beside the training energy: what a whole training is made of.
+PARTS: tuple[LawResponse, ...] = (
+    TRAINING_S,
+    VALIDATION_J,
+    VALIDATION_S,
+    _once("setup_j", names.SETUP_ENERGY_J, "J", "set-up energy"),
+    _once("setup_s", names.SETUP_S, "s", "set-up time"),
+    _once("warmup_j", names.WARMUP_ENERGY_J, "J", "warm-up energy", *_FORWARD),
+    _once("warmup_s", names.WARMUP_S, "s", "warm-up time", *_FORWARD),
+    _once("conversion_j", names.CONVERSION_ENERGY_J, "J", "conversion energy"),
 )

@@ -1,0 +1,163 @@
+"""What each level does, twice: to the launching of a step and to the computing of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from green_screen import names
+from green_screen.results.frame import EFFECTIVE
+from green_screen.space import FACTOR_NAMES, Space
+from green_screen.statistics.coding import sort_levels
+from green_screen.statistics.law import HALF, LAW_FACTORS, common_task
+from green_screen.statistics.law_fit import TOLD, LawFit
+
+# `part` is step, image, or a batch size; `told` says whether the runs tell the ratio.
+RATIO_COLUMNS = ("factor", "change", "part", "ratio", "ci_low", "ci_high", "told", "n_runs")
+LINE_COLUMNS = ("precision", "internal", "batch_size", "value", "low", "high")
+
+_PRIOR_SPREAD = 1.0
+
+
+def references(runs: pd.DataFrame) -> dict[str, str]:
+    """Return the effective configuration that ratios are against: the most frequent baseline."""
+    baselines = runs[runs["kind"] == names.KIND_BASELINE]
+    if baselines.empty:
+        return Space.load().baseline.as_params()
+    return {f: str(baselines[EFFECTIVE + f].mode().iloc[0]) for f in FACTOR_NAMES}
+
+
+def level_ratios(
+    fit: LawFit | None, runs: pd.DataFrame, reference: Mapping[str, str], alpha: float
+) -> pd.DataFrame:
+    """Return the ratio of each level on launching, on computing, and on an image at each batch.
+
+    Levels of one factor are changed from the reference, and half precision with XLA together,
+    because that pair has an interaction.
+
+    Returns:
+        The columns of :data:`RATIO_COLUMNS`.
+    """
+    if fit is None:
+        return pd.DataFrame(columns=list(RATIO_COLUMNS))
+    found: list[dict[str, object]] = []
+    batches = sort_levels("batch_size", set(runs[EFFECTIVE + "batch_size"]))
+    before = fit.design.rows(rows_at(runs, [dict(reference)]))
+    for factor, change in _changes(runs, reference):
+        row = {
+            "factor": factor,
+            "change": ", ".join(f"{f}={level}" for f, level in change.items()),
+            "n_runs": _having(runs, change),
+        }
+        after = fit.design.rows(rows_at(runs, [{**reference, **change}]))
+        for part, log in (("step", fit.log_step), ("image", fit.log_image)):
+            (start, at_start), (end, at_end) = log(before), log(after)
+            contrast = at_end - at_start
+            if contrast.any():
+                error = float(fit.standard_error(contrast)[0])
+                told = error < TOLD * _PRIOR_SPREAD
+                log_ratio = float((end - start)[0])
+                found.append(row | {"part": part, "log": log_ratio, "error": error, "told": told})
+        for batch in batches:
+            both = [
+                {**reference, "batch_size": batch},
+                {**reference, **change, "batch_size": batch},
+            ]
+            rows = fit.design.rows(rows_at(runs, both))
+            logs, slopes = fit.log_energy(rows), fit.gradient(rows)
+            error = float(fit.standard_error(slopes[1:] - slopes[:1])[0])
+            ratio = float(logs[1] - logs[0])
+            found.append(row | {"part": batch, "log": ratio, "error": error, "told": True})
+    table = pd.DataFrame(
+        found, columns=["factor", "change", "n_runs", "part", "log", "error", "told"]
+    )
+    half = fit.t(alpha) * table["error"]
+    return table.assign(
+        ratio=np.exp(table["log"]),
+        ci_low=np.exp(table["log"] - half),
+        ci_high=np.exp(table["log"] + half),
+    )[list(RATIO_COLUMNS)]
+
+
+def _having(runs: pd.DataFrame, levels: Mapping[str, str]) -> int:
+    """Return how many runs have all of these levels."""
+    having = [(runs[EFFECTIVE + factor] == level).to_numpy() for factor, level in levels.items()]
+    return int(np.logical_and.reduce(having).sum())
+
+
+def law_lines(
+    fit: LawFit, runs: pd.DataFrame, reference: Mapping[str, str], alpha: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the law as lines: the response per image against the batch size.
+
+    Returns:
+        Columns of :data:`LINE_COLUMNS`, with the band of the mean, for each precision x internal
+        that occurs, at the reference's other levels; and their crossovers, where launching and
+        computing cost the same: columns ``precision, internal, batch_size, low, high, value``.
+    """
+    sizes = np.array(sorted({int(level) for level in runs[EFFECTIVE + "batch_size"]}))
+    batches = np.geomspace(sizes.min(), sizes.max(), 40)
+    cells = runs[[EFFECTIVE + "precision", EFFECTIVE + "internal"]].drop_duplicates()
+    lines, crossings = [], []
+    for precision, internal in cells.itertuples(index=False, name=None):
+        if internal == "post_quantization":
+            continue  # it trains as None does
+        cell = {**reference, "precision": precision, "internal": internal}
+        frame = rows_at(runs, [{**cell, "batch_size": repr(float(b))} for b in batches])
+        rows = fit.design.rows(frame)
+        logs, half = fit.log_energy(rows), fit.half_width(rows, alpha, new_run=False)
+        lines.append(
+            pd.DataFrame(
+                {
+                    "precision": precision,
+                    "internal": internal,
+                    "batch_size": batches,
+                    "value": np.exp(logs),
+                    "low": np.exp(logs - half),
+                    "high": np.exp(logs + half),
+                }
+            )
+        )
+        one = fit.design.rows(rows_at(runs, [cell]))
+        (launch, by_launch), (compute, by_compute) = fit.log_step(one), fit.log_image(one)
+        at = float((launch - compute)[0])
+        width = fit.t(alpha) * float(fit.standard_error(by_launch - by_compute)[0])
+        here = fit.design.rows(rows_at(runs, [{**cell, "batch_size": repr(float(np.exp(at)))}]))
+        crossings.append(
+            (
+                precision,
+                internal,
+                np.exp(at),
+                np.exp(at - width),
+                np.exp(at + width),
+                float(np.exp(fit.log_energy(here)[0])),
+            )
+        )
+    columns = ["precision", "internal", "batch_size", "low", "high", "value"]
+    return (
+        pd.concat(lines, ignore_index=True)[list(LINE_COLUMNS)],
+        pd.DataFrame(crossings, columns=columns),
+    )
+
+
+def rows_at(runs: pd.DataFrame, configs: list[dict[str, str]]) -> pd.DataFrame:
+    """Return configurations as runs of the task of most runs, on the average board."""
+    frame = pd.DataFrame(configs).add_prefix(EFFECTIVE)
+    return frame.assign(**common_task(runs), campaign="", position=np.nan)
+
+
+def _changes(
+    runs: pd.DataFrame, reference: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield factor and changed levels."""
+    for factor in LAW_FACTORS:
+        for level in sort_levels(factor, set(runs[EFFECTIVE + factor])):
+            same = level == "post_quantization" and reference[factor] == "None"
+            if level != reference[factor] and not same:
+                yield factor, {factor: level}
+    xla = runs[EFFECTIVE + "internal"] == "jit_compilation"
+    for precision in HALF:
+        if (xla & (runs[EFFECTIVE + "precision"] == precision)).any():
+            yield "precision x internal", {"precision": precision, "internal": "jit_compilation"}
