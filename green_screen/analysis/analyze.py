@@ -36,6 +36,7 @@ from green_screen.report.publishing import publish
 from green_screen.results.runs import read_epochs
 from green_screen.results.subject import Subject, read_subject
 from green_screen.statistics.coding import CodingKind
+from green_screen.statistics.law_analysis import analyze_law
 from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model
 from green_screen.tracking import RunLogger
 from green_screen.training import request
@@ -103,6 +104,7 @@ def analyze(
             executor = LocalExecutor(devices=local_devices()[:1])
             stack.callback(executor.close)
         cost = _cost(subject, options)
+        law = analyze_law(runs)
         fits = _fits(runs, options)
         selection, problems = chosen(runs, options)
         final: FinalComparison | None = None
@@ -127,6 +129,7 @@ def analyze(
                 runs=runs,
                 hardware=subject.hardware(),
                 analysis=fits[options.response],
+                law=law,
                 baseline=subject.baseline,
                 selection=selection,
                 final=final,
@@ -202,6 +205,7 @@ def _with_figures(findings: Findings) -> Findings:
     shown = gallery.shown_runs(analysis.runs, analysis.response.metric)
     figures = gallery.draw_all(
         analysis,
+        findings.law,
         epochs=tracking.patiently(lambda: read_epochs(list(shown))),
         candidates=tradeoff.front_candidates(findings.runs).runs,
         front=findings.front,

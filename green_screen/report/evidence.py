@@ -247,7 +247,7 @@ def limits(findings: Findings) -> Iterator[str]:
 def untold(findings: Findings) -> Iterator[str]:
     """Yield what the runs cannot tell although the campaign asked for it."""
     held = held_constant(findings.runs)
-    for statement in findings.analysis.statements:
+    for statement in (*findings.law.statements, *findings.analysis.statements):
         subject = statement.partition(":")[0].partition("(")[0]
         without_gpu = subject == "start_temperature" and findings.source == names.SOURCE_ESTIMATE
         if subject not in held and not without_gpu:

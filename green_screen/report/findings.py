@@ -14,6 +14,8 @@ from green_screen.decision.tradeoff import BreakEven, Cost
 from green_screen.report.document import interval, number, share, signed
 from green_screen.report.style import Rendered
 from green_screen.space import FACTOR_NAMES, TrainingConfig, canonical
+from green_screen.statistics.law import CONTROLS
+from green_screen.statistics.law_analysis import LawAnalysis
 from green_screen.statistics.regression import EnergyAnalysis
 
 NO_MEASUREMENT = {
@@ -38,7 +40,8 @@ class Findings:
         campaign_run_id: Its parent run; of several, joined by commas.
         runs: All runs of the campaign, rows of :func:`green_screen.results.runs.read_runs`.
         hardware: Machine, as in `runs` -> tags of a run that say what it ran on.
-        analysis: The fitted model.
+        analysis: The log-linear model.
+        law: The energy law, its tests and negative controls.
         baseline: The requested configuration that others are compared with.
         selection: The selected configuration; ``None`` if the rule selected none.
         final: The final comparison; ``None`` if there was none.
@@ -59,6 +62,7 @@ class Findings:
     runs: pd.DataFrame
     hardware: Mapping[str, Mapping[str, str]]
     analysis: EnergyAnalysis
+    law: LawAnalysis
     baseline: TrainingConfig
     selection: Selection | None
     final: FinalComparison | None
@@ -84,7 +88,27 @@ class Findings:
 
 
 def headline(findings: Findings) -> str:
-    """Return the result in a sentence or two."""
+    """Return the result in a sentence or two, after the alarm of a negative control."""
+    return " ".join(filter(None, (alarm(findings.law), _result(findings))))
+
+
+def alarm(law: LawAnalysis) -> str:
+    """Return why the campaign cannot be trusted, if a negative control is a finding."""
+    if not len(law.violated):
+        return ""
+    seen = "; ".join(
+        f"{row['level']} by {number(row['ratio'])} ({interval(row['ci_low'], row['ci_high'])}), "
+        f"although {CONTROLS[row['term']]}"
+        for row in law.violated.to_dict("records")
+    )
+    return (
+        f"This campaign cannot be trusted: what cannot act on the energy of an image seems to "
+        f"({seen}). Either epochs were measured that are not steady, or boards, order or another "
+        f"load went with the level, or the law lacks a mechanism."
+    )
+
+
+def _result(findings: Findings) -> str:
     final, selection = findings.final, findings.selection
     if selection is None:
         return "No configuration could be selected from this campaign: " + "; ".join(

@@ -7,14 +7,16 @@ import pandas as pd
 from green_screen import names
 from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
 from green_screen.decision.selection import Selection
-from green_screen.report import figures, figures_runs
+from green_screen.report import figures, figures_law, figures_runs
 from green_screen.report.figures_runs import Trace
 from green_screen.report.style import Rendered, render
+from green_screen.statistics.law_analysis import LawAnalysis
 from green_screen.statistics.regression import EnergyAnalysis
 
 
 def draw_all(
     analysis: EnergyAnalysis,
+    law: LawAnalysis,
     *,
     epochs: pd.DataFrame,
     candidates: pd.DataFrame,
@@ -26,7 +28,8 @@ def draw_all(
     """Return every figure of the report by its name.
 
     Args:
-        analysis: The fitted model and the runs it rests on.
+        analysis: The log-linear model and the runs it rests on.
+        law: The energy law.
         epochs: Histories of the :func:`shown_runs`, rows of
             :func:`green_screen.results.runs.read_epochs`.
         candidates: The runs that could be on the Pareto front.
@@ -52,6 +55,16 @@ def draw_all(
                 final.of(SELECTED) if final else nothing,
                 metric,
                 final_label,
+            ),
+        ),
+        render(
+            "law",
+            f"{law.response.label[0].upper()}{law.response.label[1:]} against batch size",
+            "Lines: the law at the baseline's other levels, with the 95 % band of the mean. "
+            "Points: the runs, set to those levels by the law. Diamonds: launching a step and "
+            "computing its images cost the same. Both axes are logarithmic.",
+            figures_law.energy_law(
+                law, figures.axis_label(f"energy of a{_n(law.response.per)}", "J", source)
             ),
         ),
         render(
@@ -117,6 +130,10 @@ def draw_all(
         ),
     )
     return {figure.name: figure for figure in drawn}
+
+
+def _n(thing: str) -> str:
+    return f"n {thing}" if thing == "image" else f" {thing}"
 
 
 def shown_runs(runs: pd.DataFrame, metric: str) -> dict[str, tuple[str, Trace]]:

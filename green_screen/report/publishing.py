@@ -43,6 +43,9 @@ def _tables(findings: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
     analysis = findings.analysis
     yield "runs", findings.runs
     yield "excluded_runs", analysis.excluded
+    yield "law_ratios", findings.law.ratios
+    yield "law_tests", findings.law.tests
+    yield "negative_controls", findings.law.controls
     yield "anova", analysis.anova
     yield "effects", analysis.effects
     yield "simple_effects", analysis.simple_effects
@@ -61,8 +64,10 @@ def _tables(findings: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _metrics(findings: Findings) -> dict[str, float]:
     metrics: dict[str, float] = {names.RUNS_ANALYSED: len(findings.analysis.runs)}
-    if (held_out := findings.analysis.cross_validation) is not None:
-        metrics[names.R2_HELD_OUT] = held_out.r2
+    choice = findings.law.choice
+    described = choice.law if choice.model == "law" else findings.analysis.cross_validation
+    if described is not None:
+        metrics[names.R2_HELD_OUT] = described.r2
     if (final := findings.final) is not None:
         ratio, accuracy = final.energy_ratio, final.accuracy_difference
         metrics |= {

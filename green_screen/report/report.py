@@ -30,6 +30,7 @@ from green_screen.report.document import (
 )
 from green_screen.report.figures import SOURCE_TEXT, amount
 from green_screen.report.findings import NO_MEASUREMENT, Findings, headline
+from green_screen.report.law import law_section
 from green_screen.report.style import Rendered
 from green_screen.sweep.energies import energy
 
@@ -38,6 +39,7 @@ def write_report(findings: Findings) -> Document:
     """Return the report of a campaign: what it has to show, and in a sentence what it lacks."""
     sections = (
         _result(findings),
+        law_section(findings),
         evidence.effects(findings),
         _trade_off(findings),
         evidence.runs_section(findings),

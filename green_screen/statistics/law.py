@@ -36,7 +36,7 @@ CROSSOVER_CENTER, CROSSOVER_SPREAD = float(np.log(32)), 3.0
 TASK_SPREAD, BOARD_SPREAD, DRIFT_SPREAD = 2.0, 0.05, 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Effect:
     """A ratio by which levels multiply the launching of a step, the computing of an image, or both.
 
@@ -218,7 +218,9 @@ class LawDesign:
         """Return the rows of `runs`; unknown tasks, boards and positions count as the average."""
         levels = {factor: runs[EFFECTIVE + factor] for factor in LAW_FACTORS}
         one = np.ones((len(runs), 1))
-        tasks = _indicators(task_of(runs), self.tasks[1:])
+        tasks = np.zeros((len(runs), 0))
+        if self.tasks:
+            tasks = _indicators(task_of(runs), self.tasks[1:])
 
         def part(effects: tuple[Effect, ...]) -> Matrix:
             return np.hstack([one, *(e.acts(levels)[:, None] for e in effects), tasks])
@@ -266,9 +268,13 @@ def law_design(runs: pd.DataFrame, factors: Collection[str] = LAW_FACTORS) -> La
 
 
 def level_design(runs: pd.DataFrame, factors: Collection[str]) -> LawDesign:
-    """Return a law without launching: what is paid once, whatever the batch."""
+    """Return a law without launching: every effect multiplies what is left.
+
+    That of what is paid once, and of campaigns at one batch size.
+    """
     whole = law_design(runs, factors)
-    return dataclasses.replace(whole, step=(), launching=False)
+    effects = tuple(dict.fromkeys((*whole.image, *whole.step)))
+    return dataclasses.replace(whole, step=(), image=effects, launching=False)
 
 
 def task_of(runs: pd.DataFrame) -> pd.Series[str]:
@@ -277,7 +283,7 @@ def task_of(runs: pd.DataFrame) -> pd.Series[str]:
     known = runs[columns].drop_duplicates()
     texts = {key: _task_text(*key) for key in known.astype(str).itertuples(index=False, name=None)}
     keys = zip(*(runs[column].astype(str) for column in columns), strict=True)
-    return pd.Series([texts[key] for key in keys], index=runs.index, dtype=object)
+    return pd.Series([texts[key] for key in keys], index=runs.index, dtype="str")
 
 
 def common_task(runs: pd.DataFrame) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.statistics.choice import Choice, choose
 from green_screen.statistics.coding import Matrix, sort_levels
-from green_screen.statistics.law import common_task, hardware_of
+from green_screen.statistics.law import LAW_FACTORS, common_task, hardware_of, level_design
 from green_screen.statistics.law_effects import level_ratios, references
 from green_screen.statistics.law_fit import LawFit, enough, fit_law
 from green_screen.statistics.law_prediction import SEEN_FACTORS, TrainingModel
@@ -116,7 +116,7 @@ def analyze_law(
             reference=reference,
             ratios=level_ratios(None, used, reference, alpha),
             tests=pd.DataFrame(columns=list(TEST_COLUMNS)),
-            controls=pd.DataFrame(columns=list(CONTROL_COLUMNS)),
+            controls=_controls_alone(used, y, alpha),
             groups=pd.DataFrame(columns=list(GROUP_COLUMNS)),
             permutation=None,
             choice=choice,
@@ -149,6 +149,18 @@ def analyze_law(
         choice=choice,
         model=model,
     )
+
+
+def _controls_alone(runs: pd.DataFrame, y: Matrix, alpha: float) -> pd.DataFrame:
+    """Test the negative controls where the law cannot be fitted: beside the factors' main ratios.
+
+    At one batch size launching and computing are one; with several, batch size needs the law.
+    """
+    design = level_design(runs, LAW_FACTORS)
+    several = runs[EFFECTIVE + "batch_size"].nunique() > 1
+    if runs.empty or several or enough(design, runs) or not np.ptp(y) > 0:
+        return pd.DataFrame(columns=list(CONTROL_COLUMNS))
+    return control_tests(fit_law(design, design.rows(runs), y), runs, y, alpha)[0]
 
 
 def _fitted(response: LawResponse, runs: pd.DataFrame, y: Matrix) -> tuple[LawFit | None, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from green_screen import names
 from green_screen.results.frame import EFFECTIVE
-from green_screen.space import FACTOR_NAMES, Space
+from green_screen.space import FACTOR_NAMES, IMPLEMENTED, Space
 from green_screen.statistics.coding import sort_levels
 from green_screen.statistics.law import HALF, LAW_FACTORS, common_task
 from green_screen.statistics.law_fit import TOLD, LawFit
@@ -42,33 +43,32 @@ def level_ratios(
     """
     if fit is None:
         return pd.DataFrame(columns=list(RATIO_COLUMNS))
-    found: list[dict[str, object]] = []
     batches = sort_levels("batch_size", set(runs[EFFECTIVE + "batch_size"]))
-    before = fit.design.rows(rows_at(runs, [dict(reference)]))
-    for factor, change in _changes(runs, reference):
+    changes = list(_changes(runs, reference))
+    # Row 0 is the reference, then the changes; the same at each batch size after them.
+    configs = [{**reference, **change} for _, change in [("", {}), *changes]]
+    at_batches = [{**config, "batch_size": batch} for batch in batches for config in configs]
+    rows = fit.design.rows(rows_at(common_task(runs), configs + at_batches))
+    parts = [fit.log_step(rows), fit.log_image(rows)]
+    logs, slopes = fit.log_energy(rows), fit.gradient(rows)
+    n = len(configs)
+    found: list[dict[str, object]] = []
+    for i, (factor, change) in enumerate(changes, start=1):
         row = {
             "factor": factor,
             "change": ", ".join(f"{f}={level}" for f, level in change.items()),
             "n_runs": _having(runs, change),
         }
-        after = fit.design.rows(rows_at(runs, [{**reference, **change}]))
-        for part, log in (("step", fit.log_step), ("image", fit.log_image)):
-            (start, at_start), (end, at_end) = log(before), log(after)
-            contrast = at_end - at_start
+        for part, (values, contrasts) in zip(("step", "image"), parts, strict=True):
+            contrast = contrasts[[i]] - contrasts[[0]]
             if contrast.any():
                 error = float(fit.standard_error(contrast)[0])
                 told = error < TOLD * _PRIOR_SPREAD
-                log_ratio = float((end - start)[0])
-                found.append(row | {"part": part, "log": log_ratio, "error": error, "told": told})
-        for batch in batches:
-            both = [
-                {**reference, "batch_size": batch},
-                {**reference, **change, "batch_size": batch},
-            ]
-            rows = fit.design.rows(rows_at(runs, both))
-            logs, slopes = fit.log_energy(rows), fit.gradient(rows)
-            error = float(fit.standard_error(slopes[1:] - slopes[:1])[0])
-            ratio = float(logs[1] - logs[0])
+                ratio = float(values[i] - values[0])
+                found.append(row | {"part": part, "log": ratio, "error": error, "told": told})
+        for k, batch in enumerate(batches, start=1):
+            error = float(fit.standard_error(slopes[[k * n + i]] - slopes[[k * n]])[0])
+            ratio = float(logs[k * n + i] - logs[k * n])
             found.append(row | {"part": batch, "log": ratio, "error": error, "told": True})
     table = pd.DataFrame(
         found, columns=["factor", "change", "n_runs", "part", "log", "error", "told"]
@@ -99,13 +99,16 @@ def law_lines(
     """
     sizes = np.array(sorted({int(level) for level in runs[EFFECTIVE + "batch_size"]}))
     batches = np.geomspace(sizes.min(), sizes.max(), 40)
+    task = common_task(runs)
     cells = runs[[EFFECTIVE + "precision", EFFECTIVE + "internal"]].drop_duplicates()
     lines, crossings = [], []
-    for precision, internal in cells.itertuples(index=False, name=None):
+    occurring = {(str(a), str(b)) for a, b in cells.itertuples(index=False, name=None)}
+    ordered = [(a, b) for a in IMPLEMENTED["precision"] for b in IMPLEMENTED["internal"]]
+    for precision, internal in (cell for cell in ordered if cell in occurring):
         if internal == "post_quantization":
             continue  # it trains as None does
         cell = {**reference, "precision": precision, "internal": internal}
-        frame = rows_at(runs, [{**cell, "batch_size": repr(float(b))} for b in batches])
+        frame = rows_at(task, [{**cell, "batch_size": repr(float(b))} for b in batches])
         rows = fit.design.rows(frame)
         logs, half = fit.log_energy(rows), fit.half_width(rows, alpha, new_run=False)
         lines.append(
@@ -120,11 +123,11 @@ def law_lines(
                 }
             )
         )
-        one = fit.design.rows(rows_at(runs, [cell]))
+        one = fit.design.rows(rows_at(task, [cell]))
         (launch, by_launch), (compute, by_compute) = fit.log_step(one), fit.log_image(one)
         at = float((launch - compute)[0])
         width = fit.t(alpha) * float(fit.standard_error(by_launch - by_compute)[0])
-        here = fit.design.rows(rows_at(runs, [{**cell, "batch_size": repr(float(np.exp(at)))}]))
+        here = fit.design.rows(rows_at(task, [{**cell, "batch_size": repr(float(np.exp(at)))}]))
         crossings.append(
             (
                 precision,
@@ -142,10 +145,10 @@ def law_lines(
     )
 
 
-def rows_at(runs: pd.DataFrame, configs: list[dict[str, str]]) -> pd.DataFrame:
-    """Return configurations as runs of the task of most runs, on the average board."""
+def rows_at(task: Mapping[str, Any], configs: list[dict[str, str]]) -> pd.DataFrame:
+    """Return configurations as runs of a task (:func:`~.law.common_task`), on the average board."""
     frame = pd.DataFrame(configs).add_prefix(EFFECTIVE)
-    return frame.assign(**common_task(runs), campaign="", position=np.nan)
+    return frame.assign(**task, campaign="", position=np.nan)
 
 
 def _changes(

@@ -245,4 +245,5 @@ def _law_from_dict(content: Mapping[str, Any]) -> LawFit:
         launching=content["launching"],
     )
     values: dict[str, Any] = {name: np.array(content[name]) for name in _ARRAYS}
-    return LawFit(design=design, **values, **{name: float(content[name]) for name in _NUMBERS})
+    values |= {name: float(content[name]) for name in _NUMBERS}
+    return LawFit(design=design, **values)

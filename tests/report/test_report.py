@@ -37,6 +37,7 @@ from green_screen.space import FACTOR_NAMES
 
 FIGURES = [
     "final",
+    "law",
     "forest",
     "levels",
     "pareto",

@@ -18,6 +18,7 @@ from green_screen.report import gallery
 from green_screen.report.findings import Findings
 from green_screen.results.runs import EPOCH_METRICS
 from green_screen.results.subject import baseline_config
+from green_screen.statistics.law_analysis import analyze_law
 from green_screen.statistics.regression import fit_energy_model
 
 
@@ -35,6 +36,7 @@ def findings(
     """
     runs = campaign.frame() if frame is None else frame
     analysis = fit_energy_model(runs, response=response, permutations=20, cv_repeats=2, trees=10)
+    law = analyze_law(runs, permutations=20, cv_repeats=2)
     selection: Selection | None = None
     problems: tuple[str, ...] = ()
     try:
@@ -56,6 +58,7 @@ def findings(
             for machine in runs["machine"].unique()
         },
         analysis=analysis,
+        law=law,
         baseline=baseline_config(runs),
         selection=selection,
         final=final,
@@ -74,6 +77,7 @@ def findings(
     shown = gallery.shown_runs(analysis.runs, analysis.response.metric)
     figures = gallery.draw_all(
         analysis,
+        law,
         epochs=epochs(campaign, list(shown)),
         candidates=tradeoff.front_candidates(runs).runs,
         front=front,
