@@ -9,6 +9,19 @@ from entrypoints.ending import ended
 from green_screen import names
 from green_screen.options import PredictOptions, parse_options
 from green_screen.space import Space
+from green_screen.statistics.law_prediction import PARTS_J
+
+# Columns of a total and of the ends of its interval, and their unit.
+ENDS = [
+    (f"{name}_{unit}", f"{name}_low_{unit}", f"{name}_high_{unit}", shown)
+    for name, unit, shown in (
+        ("energy", "j", "J"),
+        ("energy", "kwh", "kWh"),
+        ("duration", "s", "s"),
+        ("mean_power", "w", "W"),
+        ("emissions", "kg_co2eq", "kg CO2eq (estimate)"),
+    )
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,15 +50,20 @@ def _predict(options: PredictOptions, given: dict[str, str]) -> int:
         return 1
     amount = f"{options.epochs} epochs" if options.images is None else f"{options.images} images"
     note = " (estimate)" if row["energy_source"] == names.SOURCE_ESTIMATE else ""
-    print(
-        f"{amount}: {row['energy_j']:.4g} J{note}, 95 % interval {row['energy_low_j']:.4g} to "
-        f"{row['energy_high_j']:.4g} J"
-    )
-    print(
-        f"{amount}: {row['energy_kwh']:.4g} kWh{note}, 95 % interval {row['energy_low_kwh']:.4g} "
-        f"to {row['energy_high_kwh']:.4g} kWh"
-    )
-    print("set-up and warm-up come on top")
+    for name, low, high, unit in ENDS:
+        if pd.notna(row[name]):
+            print(
+                f"{amount}: {row[name]:.4g} {unit}{note if unit in ('J', 'kWh') else ''}, 95 % "
+                f"interval {row[low]:.4g} to {row[high]:.4g} {unit}"
+            )
+    if row["model"] != "law":
+        print(
+            "set-up and warm-up come on top; the parts are known where the law describes a campaign"
+        )
+    elif options.explain:
+        for part in PARTS_J:
+            share = row[part] / row["energy_j"]
+            print(f"  {part.removesuffix('_j'):11s} {row[part]:.4g} J{note}, {share:.1%}")
     return 0
 
 

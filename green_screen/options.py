@@ -411,6 +411,9 @@ class PredictOptions:
     images: int | None = option(
         None, "images to train on instead, without validation; None predicts for the epochs"
     )
+    explain: bool = option(
+        False, "split the energy into launching, computing, validation, warm-up and set-up"
+    )
     config: str | None = option(
         None, "YAML file of factors and levels, for its baseline; None is the published one"
     )

@@ -29,7 +29,7 @@ from green_screen.executors.executor import TRAINER, Executor
 from green_screen.executors.local import LocalExecutor, local_devices
 from green_screen.options import AnalyzeOptions, OptionError, option_params
 from green_screen.registry import registration
-from green_screen.registry.energy_service import log_energy_model
+from green_screen.registry.energy_service import energy_models, log_energy_model
 from green_screen.report import gallery
 from green_screen.report.findings import Findings
 from green_screen.report.publishing import publish
@@ -147,8 +147,8 @@ def analyze(
         model = None
         if made is not None and made.model_run_id is not None:
             model = registration.register_selected(findings, made.model_run_id)
-        predictors = [fits[response] for response in PREDICTORS]
-        if any(fit.model is not None for fit in predictors):
+        predictors = energy_models(law, [fits[response] for response in PREDICTORS])
+        if predictors is not None:
             tracking.patiently(lambda: log_energy_model(predictors))
     return Analyzed(
         run_id=run.run_id,

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from green_screen import names
 from green_screen.decision.tradeoff import J_PER_KWH
 from green_screen.registry.registry import ensure_registered_model
 from green_screen.results.frame import config_of
-from green_screen.space import FACTOR_NAMES, Space
+from green_screen.space import FACTOR_NAMES, Space, TrainingConfig, resolve
+from green_screen.statistics.law_analysis import LawAnalysis
+from green_screen.statistics.law_prediction import FORECAST_COLUMNS, TrainingModel
 from green_screen.statistics.prediction import EnergyModel, forecast
 from green_screen.statistics.regression import EnergyAnalysis
 
@@ -36,17 +39,38 @@ NUMBER_COLUMNS = (
     "energy_kwh",
     "energy_low_kwh",
     "energy_high_kwh",
+    *(column for column in FORECAST_COLUMNS if not column.startswith("energy_")),
 )
-TEXT_COLUMNS = ("outside", "energy_source", "basis")
+TEXT_COLUMNS = ("outside", "energy_source", "basis", "model")
+
+_LAW = "law"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyModels:
+    """What a registered version predicts with.
+
+    Attributes:
+        law: Predicts a whole training; ``None`` where the log-linear model describes the campaign.
+        linear: Response -> log-linear model of the steady energy; empty beside a law.
+    """
+
+    law: TrainingModel | None
+    linear: Mapping[str, EnergyModel]
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """What the models were fitted to."""
+        return self.law.context if self.law else next(iter(self.linear.values())).context
 
 
 def predict_table(
-    models: Mapping[str, EnergyModel], table: pd.DataFrame, *, epochs: int, images: int | None
+    models: EnergyModels, table: pd.DataFrame, *, epochs: int, images: int | None
 ) -> pd.DataFrame:
     """Predict a table of configurations.
 
     Args:
-        models: Response -> model.
+        models: The law, or the log-linear models.
         table: One column a factor, levels as text; others are ignored.
         epochs: Epochs to predict for.
         images: Images to train on instead.
@@ -54,63 +78,97 @@ def predict_table(
     Returns:
         :data:`NUMBER_COLUMNS` with the 95 % prediction interval of one new run, ``outside``: what
         the data do not say about the configuration, ``in_range`` (bool): whether that is nothing,
-        ``energy_source``: how the energies behind it were obtained, and ``basis``: the model, data
-        set and hardware that it holds for. Energies are NaN where the configuration's effects were
-        never observed.
+        ``energy_source``: how the energies behind it were obtained, ``basis``: the model, data set
+        and hardware that it holds for, and ``model``: ``law`` or ``log-linear``. The law predicts a
+        whole training with its duration, mean power, emissions and parts; the log-linear model the
+        steady energy alone. NaN where the configuration's effects were never observed.
 
     Raises:
         ValueError: A number among the levels is not one.
     """
+    records = table[list(FACTOR_NAMES)].astype(str).to_dict("records")
+    configs = [config_of({str(k): str(level) for k, level in r.items()}) for r in records]
+    if models.law is not None:
+        return _by_law(models.law, configs, epochs=epochs, images=images)
     rows: list[dict[str, Any]] = []
-    for record in table[list(FACTOR_NAMES)].astype(str).to_dict("records"):
-        config = config_of({str(key): str(level) for key, level in record.items()})
-        found = forecast(models, config, epochs=epochs, images=images)
+    for config in configs:
+        found = forecast(models.linear, config, epochs=epochs, images=images)
         joules = np.array([found.energy_j, found.low_j, found.high_j])
         numbers = [*joules.tolist(), *(joules / J_PER_KWH).tolist()]
         rows.append(
-            dict(zip(NUMBER_COLUMNS, numbers, strict=True))
+            dict(zip(NUMBER_COLUMNS[:6], numbers, strict=True))
             | {"in_range": not found.outside, "outside": "; ".join(found.outside)}
-            | {"energy_source": found.source, "basis": found.basis}
+            | {"energy_source": found.source, "basis": found.basis, "model": "log-linear"}
         )
-    return pd.DataFrame(rows, columns=[*NUMBER_COLUMNS, "in_range", *TEXT_COLUMNS])
+    columns = [*NUMBER_COLUMNS, "in_range", *TEXT_COLUMNS]
+    return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def write_models(analyses: Sequence[EnergyAnalysis]) -> str:
-    """Return the models of several analyses as one JSON text.
+def _by_law(
+    law: TrainingModel, configs: Sequence[TrainingConfig], *, epochs: int, images: int | None
+) -> pd.DataFrame:
+    effective = [resolve(config).effective.as_params() for config in configs]
+    found = law.predict(pd.DataFrame(effective), epochs=epochs, images=images)
+    for end in ("", "_low", "_high"):
+        found[f"energy{end}_kwh"] = found[f"energy{end}_j"] / J_PER_KWH
+    unknown = [not law.predictable(levels) for levels in effective]
+    found.loc[unknown, list(NUMBER_COLUMNS)] = np.nan
+    outside = ["; ".join(law.outside(levels)) for levels in effective]
+    return found.assign(
+        in_range=[not text for text in outside],
+        outside=outside,
+        energy_source=law.context["energy_source"],
+        basis=law.basis,
+        model=_LAW,
+    )[[*NUMBER_COLUMNS, "in_range", *TEXT_COLUMNS]]
 
-    Raises:
-        ValueError: None of the analyses could estimate a model.
+
+def energy_models(
+    law: LawAnalysis | None, analyses: Sequence[EnergyAnalysis]
+) -> EnergyModels | None:
+    """Return what describes a campaign: its law, unless the log-linear model was chosen.
+
+    ``None`` if there is neither.
     """
-    models = {a.response.name: a.model.to_json() for a in analyses if a.model is not None}
-    if not models:
-        raise ValueError("no energy model can be logged: none of the analyses estimated one")
-    return json.dumps({name: json.loads(text) for name, text in models.items()}, indent=1)
+    if law and law.model and law.choice.model != "log-linear" and law.model.counts_epochs:
+        return EnergyModels(law=law.model, linear={})
+    linear = {a.response.name: a.model for a in analyses if a.model is not None}
+    return EnergyModels(law=None, linear=linear) if linear else None
 
 
-def read_models(text: str) -> dict[str, EnergyModel]:
+def write_models(models: EnergyModels) -> str:
+    """Return the models as one JSON text."""
+    texts = {name: model.to_json() for name, model in models.linear.items()}
+    if models.law is not None:
+        texts[_LAW] = models.law.to_json()
+    return json.dumps({name: json.loads(text) for name, text in texts.items()}, indent=1)
+
+
+def read_models(text: str) -> EnergyModels:
     """Read what :func:`write_models` wrote."""
-    return {name: EnergyModel.from_json(json.dumps(v)) for name, v in json.loads(text).items()}
+    content = {name: json.dumps(value) for name, value in json.loads(text).items()}
+    law = content.pop(_LAW, None)
+    return EnergyModels(
+        law=None if law is None else TrainingModel.from_json(law),
+        linear={name: EnergyModel.from_json(value) for name, value in content.items()},
+    )
 
 
 def log_energy_model(
-    analyses: Sequence[EnergyAnalysis], *, registered_name: str | None = names.ENERGY_MODEL_NAME
+    models: EnergyModels, *, registered_name: str | None = names.ENERGY_MODEL_NAME
 ) -> str:
     """Log the fitted models to the active run as a pyfunc model, and register it.
 
     A registered version carries what its predictions hold for as tags and description.
 
     Args:
-        analyses: Of the responses ``epoch`` and ``per_1k_images``.
+        models: Of :func:`energy_models`.
         registered_name: Name in the registry; ``None`` does not register.
 
     Returns:
         The model's URI.
-
-    Raises:
-        ValueError: None of the analyses could estimate a model.
     """
-    text = write_models(analyses)
-    models = read_models(text)
+    text = write_models(models)
     # That the example is checked against the signature is no news to who reads the analysis.
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     example = pd.DataFrame([Space.load().baseline.as_params()])
@@ -155,17 +213,27 @@ def log_energy_model(
     return str(info.model_uri)
 
 
-def version_tags(models: Mapping[str, EnergyModel]) -> dict[str, str]:
+def version_tags(models: EnergyModels) -> dict[str, str]:
     """Return what the models were fitted to, as tags of a registered version."""
-    context = next(iter(models.values())).context
-    return {**context, "responses": ", ".join(models)}
+    responses = models.law.laws if models.law else models.linear
+    kind = _LAW if models.law else "log-linear"
+    return {**models.context, "responses": ", ".join(responses), "energy_model": kind}
 
 
-def description(models: Mapping[str, EnergyModel]) -> str:
+def description(models: EnergyModels) -> str:
     """Return the description of a registered version, in Markdown."""
-    model = next(iter(models.values()))
-    source = model.context["energy_source"]
+    source = models.context["energy_source"]
     is_estimate = " (an estimate)" if source == names.SOURCE_ESTIMATE else ""
+    if models.law is not None:
+        law = models.law
+        lacking = f" Not in it: {', '.join(law.missing)}." if law.missing else ""
+        return (
+            f"Predicts the energy, duration, mean power and emissions of a training from its "
+            f"configuration by the energy law, with the {1 - law.alpha:.0%} interval of one new "
+            f"run. Fitted to {law.basis}; it says nothing about others. Energies: "
+            f"{source}{is_estimate}.{lacking}"
+        )
+    model = next(iter(models.linear.values()))
     missing = ", ".join(model.not_estimated)
     return (
         f"Predicts the steady energy of a training from its configuration, with the "

@@ -191,11 +191,12 @@ def _training_model(
             missing.append(f"{part.label}: not in predictions, {why}")
     most = common_task(used)
     parts = used[EFFECTIVE + "partitioning"].str.partition("-")[0].astype(float) / 100.0
-    same = (used["dataset"] == most["dataset"]) & (response.per == "image")
+    same = used["dataset"] == most["dataset"]
     rates = used[names.EMISSIONS_TOTAL_KG_CO2EQ] / used[names.ENERGY_TOTAL_J]
     model = TrainingModel(
         laws=laws,
         images=float((used[names.N_TRAIN_IMAGES] / parts)[same].median()),
+        per=response.per,
         task=most,
         seen={f: sort_levels(f, set(used[EFFECTIVE + f])) for f in SEEN_FACTORS},
         context=_context(used, most),

@@ -38,8 +38,8 @@ class TrainingModel:
 
     Attributes:
         laws: Name of a response of :mod:`~.law_responses` -> its law. ``training_j`` is there.
-        images: Images of the data set, all parts; NaN if not known: then ``training_j`` is of a
-            pass over the data, not of an image.
+        images: Images of the data set, all parts; NaN if not known.
+        per: What ``training_j`` is of: an image, or a pass over the data.
         task: What most runs trained: columns ``model, dataset, image_size, machine`` of a run.
         seen: Factor -> the effective levels that occurred; batch sizes are a range.
         context: What the runs were, for a reader.
@@ -49,6 +49,7 @@ class TrainingModel:
 
     laws: Mapping[str, LawFit]
     images: float
+    per: str
     task: Mapping[str, str]
     seen: Mapping[str, tuple[str, ...]]
     context: Mapping[str, str]
@@ -70,6 +71,11 @@ class TrainingModel:
         """What the runs did not have, and so is not in a prediction."""
         needed = ("training_s", "validation_j", "validation_s", "setup_j", "setup_s", "warmup_j")
         return tuple(name for name in (*needed, "warmup_s") if name not in self.laws)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Return whether an epoch's images are known, so that epochs can be predicted."""
+        return self.per != "image" or bool(np.isfinite(self.images))
 
     def frame(self, effective: pd.DataFrame) -> pd.DataFrame:
         """Return configurations (a column a factor, levels as text) as rows of runs to predict.
@@ -106,7 +112,7 @@ class TrainingModel:
         Args:
             effective: Configurations, a column a factor, levels as text.
             epochs: Epochs of training and validation.
-            images: Images to train on instead, without validation; their number must be known.
+            images: Images to train on instead, without validation.
 
         Returns:
             One row a configuration with :data:`FORECAST_COLUMNS`: each total with its 1 - alpha
@@ -114,13 +120,12 @@ class TrainingModel:
         """
         rows = self.frame(effective)
         shares = [partition_percentages(text) for text in effective["partitioning"]]
-        whole = self.images if np.isfinite(self.images) else 1.0
+        whole = self.images if self.per == "image" else 1.0
         if images is None:
             trained = epochs * whole * np.array([part[0] for part in shares]) / 100.0
             validated = epochs * whole * np.array([part[1] for part in shares]) / 100.0
         else:
-            known = np.isfinite(self.images)
-            trained = np.full(len(rows), float(images) if known else np.nan)
+            trained = np.full(len(rows), images if self.per == "image" else images / self.images)
             validated = np.zeros(len(rows))
         converts = (effective["internal"] == "post_quantization").to_numpy(dtype=float)
         counts = {"training": trained, "validation": validated, "conversion": converts}
@@ -176,6 +181,7 @@ class TrainingModel:
             {
                 "format": _FORMAT,
                 "laws": {name: _law_to_dict(law) for name, law in self.laws.items()},
+                "per": self.per,
                 "images": None if np.isnan(self.images) else self.images,
                 "task": dict(self.task),
                 "seen": {factor: list(levels) for factor, levels in self.seen.items()},
@@ -200,6 +206,7 @@ class TrainingModel:
         return cls(
             laws={name: _law_from_dict(law) for name, law in content["laws"].items()},
             images=nan if content["images"] is None else float(content["images"]),
+            per=content["per"],
             task=content["task"],
             seen={factor: tuple(levels) for factor, levels in content["seen"].items()},
             context=content["context"],
