@@ -281,7 +281,8 @@ def test_the_entry_point_refuses_and_warns(registered, capsys):
 def test_logging_and_registering_say_nothing_to_a_terminal(registered, analyses, capfd):
     for _ in range(2):  # the first version of a name, and another one
         with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("e").experiment_id):
-            log_energy_model(analyses, registered_name="green-screen-quiet")
+            models = energy_models(None, analyses)
+            log_energy_model(models, registered_name="green-screen-quiet")
     said = capfd.readouterr()
     assert said.out + said.err == ""
     assert len(mlflow.MlflowClient().search_model_versions("name = 'green-screen-quiet'")) == 2
