@@ -159,7 +159,7 @@ def test_data_set_and_models_are_linked(result: Analyzed, campaign_id: str) -> N
 def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -> None:
     lines = list(summary.lines(result))
     text = "\n".join(lines)
-    assert lines[0].startswith("The selected configuration trains with")
+    assert "The selected configuration trains with" in text
     assert "best configuration (efficiency): " in text and "batch_size=" in text
     assert any(line.startswith("energy of the whole training") for line in lines)
     assert f"report:     {result.report}" in lines

@@ -488,7 +488,7 @@ def test_in_a_browser(
     browser.get(path.as_uri())
 
     images = browser.find_elements("css selector", "figure img")
-    assert len(images) == (9 if which == "rich" else 6)
+    assert len(images) == (10 if which == "rich" else 6)
     for image in images:
         assert int(image.get_property("naturalWidth")) > 0
         assert image.rect["width"] <= width
