@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from green_screen.power.meter import EnergyMeter, EnergyReading
 
 # The one definition: pyproject.toml reads it, and it is there without the project being installed.
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 __all__ = ["EnergyMeter", "EnergyReading", "SMICallback", "measured"]
 
