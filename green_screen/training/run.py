@@ -66,9 +66,7 @@ def train_fully(training: Prepared) -> None:
     if options.log_model:
         run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
         logged = tracking.patiently(
-            lambda: serving.log_model(
-                network, pipeline.preprocessing, dataset, epochs=options.epochs
-            )
+            lambda: serving.log_model(network, pipeline.preprocessing, dataset)
         )
 
     summary = measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from green_screen.data.data import ImageDataset
 
 ARTIFACT = "model"
+# A step that no metric of a run is logged at.
+_NO_EPOCH = 2**31 - 1
 REQUIREMENTS = ("mlflow", "numpy", "tensorflow")
 
 
@@ -81,9 +83,7 @@ def _save_function(network: Any, folder: Path) -> None:
         tf.saved_model.save(module, str(folder))
 
 
-def log_model(
-    network: Any, preprocessing: Preprocessing, dataset: ImageDataset, *, epochs: int
-) -> ModelLink:
+def log_model(network: Any, preprocessing: Preprocessing, dataset: ImageDataset) -> ModelLink:
     """Log the trained model to the active run: raw uint8 images in, class probabilities out.
 
     It carries its signature, an input example, pinned requirements and the code it needs, and as
@@ -93,7 +93,6 @@ def log_model(
         network: A Keras model, or the content of a TensorFlow Lite file.
         preprocessing: What raw images go through before the network.
         dataset: Where the input example comes from; its class names are logged as metadata.
-        epochs: How many it was trained for.
 
     Returns:
         What the run's figures reach the model by, once there are any.
@@ -118,8 +117,8 @@ def log_model(
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             metadata={"class_names": list(dataset.class_names)},
             # MLflow gives a model what the run has logged at its step. At 0 that would be the first
-            # epoch's figures; at this one, that of the epoch after the last, there is nothing.
-            step=epochs,
+            # epoch's figures; at one that no epoch has, further ones included, there is nothing.
+            step=_NO_EPOCH,
         )
     described = mlflow_dataset(dataset)
     return ModelLink(

@@ -40,7 +40,7 @@ def experiment(tmp_path_factory):
 def logged(experiment, network, preprocessing):
     """Log a model and return the folder that holds it."""
     with mlflow.start_run(experiment_id=experiment) as run:
-        serving.log_model(network, preprocessing, tiny.dataset(), epochs=1)
+        serving.log_model(network, preprocessing, tiny.dataset())
     return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model"))
 
 
