@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from green_screen.measurement.callback import SMICallback
+from green_screen.measurement.keras_figures import learning_rate
 from green_screen.network.optimizer import FLOAT16_LOSS_SCALE, make_optimizer
 from green_screen.space import Space, resolve
 
@@ -148,9 +148,7 @@ def test_float16_follows_the_schedule_at_steps_that_float16_cannot_count(name):
         model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,), dtype="float16")])
         model.compile(optimizer)
         optimizer.inner_optimizer.iterations.assign(70_000)
-        callback = SMICallback()
-        callback.set_model(model)
-        logged = callback._learning_rate()
+        logged = learning_rate(model.optimizer)
         weight = tf.Variable([0.0], dtype=tf.float16)
         optimizer.apply_gradients([(tf.constant([0.1], tf.float16), weight)])
         applied[schedule] = -weight.numpy()[0] / logged
