@@ -20,7 +20,7 @@ BUILD = """
 import json
 import tensorflow as tf
 from green_screen.space import Space
-from green_screen.training.run import compiled_model
+from green_screen.training.setup import compiled_model
 baseline = Space.load().baseline
 model = compiled_model(
     "resnet8", baseline, image_size=32, n_classes=10, total_steps=10, seed=1
