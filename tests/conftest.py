@@ -32,6 +32,7 @@ SLOW = [
         "executors/test_local.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
+        "test_wheel.py",
     )
 ]
 LONG = [

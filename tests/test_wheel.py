@@ -93,7 +93,7 @@ def test_the_meter_in_an_empty_environment(minor: int, wheel: Path, tmp_path: Pa
     assert lacking.returncode != 0
     assert "Keras" in lacking.stderr.splitlines()[-1], lacking.stderr
 
-    assert ran(*install, "pytest", "wrapt").returncode == 0
+    assert ran(*install, "pytest", "hypothesis", "wrapt").returncode == 0
     paths = os.pathsep.join([str(ROOT / "tests" / "support")])
     tests = [str(ROOT / "tests" / "power" / name) for name in CORE_TESTS]
     pytest_run = ("-m", "pytest", "-q", "-c", os.devnull, "--noconftest", "-p", "no:cacheprovider")
