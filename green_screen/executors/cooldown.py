@@ -45,16 +45,19 @@ def wait_until_cool(board: Board, cooldown: Cooldown, poll_s: float = _POLL_S) -
     """
     resting = next((state for state in cooldown.resting if state.board == board.uuid), None)
     started = time.monotonic()
+    # One moment to reach: what is left until then, added to now, is that moment, while a duration
+    # compared with a limit can stay a rounding error short of it.
+    deadline = started + cooldown.timeout_s
     while True:
         state = RestingState(
             board=board.uuid,
             temperature_c=board.status().temperature_c,
             power_w=board.power_w(),
         )
-        seconds = time.monotonic() - started
-        if resting is None or _cool(state, resting, cooldown) or seconds >= cooldown.timeout_s:
-            return Waited(state=state, seconds=seconds)
-        time.sleep(min(poll_s, cooldown.timeout_s - seconds))
+        now = time.monotonic()
+        if resting is None or _cool(state, resting, cooldown) or now >= deadline:
+            return Waited(state=state, seconds=now - started)
+        time.sleep(min(poll_s, deadline - now))
 
 
 def _cool(state: RestingState, resting: RestingState, cooldown: Cooldown) -> bool:
