@@ -8,15 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from green_screen import names
-from green_screen.data.data import load_dataset
-from green_screen.data.pipeline import make_pipeline
 from green_screen.network import xla
 from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 from green_screen.training.hardware import hardware_tags
 from green_screen.training.run import evaluate, fit, quantized
-from green_screen.training.setup import compiled_model
+from green_screen.training.setup import set_up
 
 
 class _EpochTimes(tf.keras.callbacks.Callback):  # type: ignore[misc]
@@ -37,21 +35,7 @@ def train_briefly(config: TrainingConfig, options: TrainOptions, run: RunLogger)
     """Do what a run does with the network, and measure nothing."""
     flags = xla.settle_flags()
     effective = resolve(config).effective
-    dataset = load_dataset(
-        options.dataset,
-        image_size=options.image_size,
-        samples=options.samples,
-        seed=options.seed,
-    )
-    pipeline = make_pipeline(dataset, effective, seed=options.seed)
-    model = compiled_model(
-        options.model,
-        effective,
-        image_size=options.image_size,
-        n_classes=len(dataset.class_names),
-        total_steps=options.epochs * pipeline.steps_per_epoch,
-        seed=options.seed,
-    )
+    dataset, pipeline, model = set_up(effective, options)
     times = _EpochTimes()
     history = fit(model, pipeline, times, epochs=options.epochs)
     network = model

@@ -13,8 +13,8 @@ for variable in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAM
     os.environ.pop(variable, None)
 
 # What takes long, the longest first: `make test-all` runs all tests, `make test` those that are not
-# marked `slow`. With `--no-loadscope-reorder` files are started in this order: one of them started
-# last would leave the other processes idle.
+# marked `slow`: these files, and single tests elsewhere. With `--no-loadscope-reorder` files are
+# started in this order: one of them started last would leave the other processes idle.
 _FOLDER = Path(__file__).parent
 SLOW = [
     _FOLDER / name
@@ -30,6 +30,7 @@ SLOW = [
         "sweep/test_faults_of_the_parent.py",
         "sweep/test_faults_of_the_output.py",
         "executors/test_local.py",
+        "training/test_serving.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
         "test_wheel.py",

@@ -6,11 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import click
+
 from green_screen import names
 from green_screen.power import rapl
 from green_screen.power.meter import EnergyReading
 
 _J_PER_KWH = 3.6e6
+
+interval_option = click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(min=0.2),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two readings.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

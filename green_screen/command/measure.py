@@ -17,7 +17,13 @@ from typing import IO, Any
 
 import click
 
-from green_screen.command.components import Component, components, energy_text, table
+from green_screen.command.components import (
+    Component,
+    components,
+    energy_text,
+    interval_option,
+    table,
+)
 from green_screen.power.meter import EnergyMeter, EnergyReading
 
 # What a shell returns for a program that it cannot run, and for one that is not there.
@@ -28,14 +34,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--json", "json_file", type=click.File("w", lazy=False), help="Write the result.")
 @click.option("--csv", "csv_file", type=click.File("w", lazy=False), help="Write a row a moment.")
-@click.option(
-    "--interval",
-    "interval_s",
-    type=click.FloatRange(min=0.2),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two moments.",
-)
+@interval_option
 @click.option("--country", default="USA", show_default=True, help="Of the carbon intensity.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 def measure(

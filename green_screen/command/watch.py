@@ -12,19 +12,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from green_screen.command.components import components, joules
+from green_screen.command.components import components, interval_option, joules
 from green_screen.power.meter import EnergyMeter, EnergyReading
 
 
 @click.command()
-@click.option(
-    "--interval",
-    "interval_s",
-    type=click.FloatRange(min=0.2),
-    default=1.0,
-    show_default=True,
-    help="Seconds between two readings.",
-)
+@interval_option
 @click.option("--count", type=click.IntRange(min=1), help="End after so many readings.")
 def watch(interval_s: float, count: int | None) -> None:
     """Show what each GPU, the CPU and the memory draw, until Ctrl-C."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Self
 
 from green_screen.options import TrainOptions
 from green_screen.power.nvml import Board
@@ -118,22 +119,38 @@ class JobResult:
         return self.outcome is not Outcome.FINISHED and self.reason.startswith(LOST)
 
 
-class Executor(Protocol):
-    """Runs jobs, each in a process of its own, as many at once as it has slots."""
+class Executor(ABC):
+    """Runs jobs, each in a process of its own, as many at once as it has slots.
+
+    Use it as a context manager, or call :meth:`close`.
+    """
 
     @property
+    @abstractmethod
     def slots(self) -> int:
         """How many jobs run at once."""
 
     @property
+    @abstractmethod
     def boards(self) -> tuple[Board, ...]:
         """The GPUs of this host that jobs run on."""
 
+    @abstractmethod
     def submit(self, job: Job) -> None:
         """Start a job. At most :attr:`slots` jobs may be under way."""
 
+    @abstractmethod
     def wait(self, timeout_s: float) -> list[JobResult]:
         """Return the jobs that ended, waiting up to `timeout_s` seconds for the first."""
 
+    @abstractmethod
     def close(self) -> None:
         """End the jobs under way and leave no process behind; ``run_jobs`` settles their runs."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close, whatever happened."""
+        self.close()

@@ -23,11 +23,17 @@ from multiprocessing.context import (
     SpawnProcess,
 )
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from green_screen.executors.child import COOLED, child_main
-from green_screen.executors.executor import LOST, CampaignError, Job, JobResult, Outcome
+from green_screen.executors.executor import (
+    LOST,
+    CampaignError,
+    Executor,
+    Job,
+    JobResult,
+    Outcome,
+)
 from green_screen.executors.forkserver import printed_bytes, printed_since, start_forkserver
 from green_screen.executors.outcome import (
     deliver_left,
@@ -114,11 +120,8 @@ class _Active:
             self.connection.close()
 
 
-class LocalExecutor:
-    """Runs jobs on this host; implements :class:`~green_screen.executors.executor.Executor`.
-
-    Use it as a context manager, or call :meth:`close`.
-    """
+class LocalExecutor(Executor):
+    """Runs jobs on this host."""
 
     def __init__(
         self,
@@ -222,19 +225,6 @@ class LocalExecutor:
         while self._active:
             self.wait(self._grace_s)
         self._folder.cleanup()
-
-    def __enter__(self) -> LocalExecutor:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close, whatever happened."""
-        self.close()
 
     def _next_limit(self, active: _Active) -> float:
         if active.asked_to_end is None:

@@ -21,12 +21,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import psutil
 
-from green_screen.executors.executor import LOST, CampaignError, Job, JobResult, Outcome
+from green_screen.executors.executor import (
+    LOST,
+    CampaignError,
+    Executor,
+    Job,
+    JobResult,
+    Outcome,
+)
 from green_screen.executors.local import GRACE_S, PRELOAD, LocalExecutor
 from green_screen.options import OptionError
 from green_screen.power.nvml import Board
@@ -87,11 +93,8 @@ def _supervise(job: Job, needs: _Needs, preload: tuple[str, ...]) -> _Report:
     return results[0].outcome.value, results[0].reason, results[0].store_away
 
 
-class RayExecutor:
-    """Runs jobs as tasks of a Ray cluster; implements :class:`~.executor.Executor`.
-
-    Use it as a context manager, or call :meth:`close`.
-    """
+class RayExecutor(Executor):
+    """Runs jobs as tasks of a Ray cluster."""
 
     def __init__(
         self,
@@ -165,19 +168,6 @@ class RayExecutor:
             self._closed = True
             self._call(self._leave)
             self._thread.shutdown()
-
-    def __enter__(self) -> RayExecutor:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close, whatever happened."""
-        self.close()
 
     def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self._thread.submit(function, *args, **kwargs).result()

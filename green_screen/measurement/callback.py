@@ -19,6 +19,7 @@ from green_screen.measurement.forecast import (
     energy_spread,
     energy_text,
     forecast_rest,
+    metrics_of,
     time_spread,
 )
 from green_screen.measurement.log_files import LogFiles
@@ -243,11 +244,4 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         if epochs_left and not math.isnan(joules.value):
             end = datetime.now() + timedelta(seconds=epochs_left * epoch_s)
             self._line = f"this training will take {energy_text(joules)} and end at {end:%H:%M}"
-        return {
-            names.FORECAST_ENERGY_J: joules.value,
-            names.FORECAST_ENERGY_LOW_J: joules.low,
-            names.FORECAST_ENERGY_HIGH_J: joules.high,
-            names.FORECAST_S: time_s.value,
-            names.FORECAST_LOW_S: time_s.low,
-            names.FORECAST_HIGH_S: time_s.high,
-        }
+        return metrics_of(joules, time_s)

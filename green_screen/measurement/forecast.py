@@ -168,6 +168,18 @@ def forecast_rest(done: float, epoch: float, epochs: int, half_width: float) -> 
     return Interval(value, value - error, value + error)
 
 
+def metrics_of(joules: Interval, time_s: Interval) -> dict[str, float]:
+    """Return a forecast as metrics by their names."""
+    return {
+        names.FORECAST_ENERGY_J: joules.value,
+        names.FORECAST_ENERGY_LOW_J: joules.low,
+        names.FORECAST_ENERGY_HIGH_J: joules.high,
+        names.FORECAST_S: time_s.value,
+        names.FORECAST_LOW_S: time_s.low,
+        names.FORECAST_HIGH_S: time_s.high,
+    }
+
+
 def energy_text(joules: Interval) -> str:
     """Return an energy with its interval, such as ``41.2 kJ (40.1 to 42.3)``."""
     unit, size = next(

@@ -10,6 +10,7 @@ from green_screen.measurement.forecast import (
     Spread,
     energy_spread,
     forecast,
+    metrics_of,
     time_spread,
 )
 from green_screen.measurement.run_measurement import RunMeasurement
@@ -96,12 +97,7 @@ def _forecasts(
     )
     emissions = _emissions(measurement.total_reading, joules, time_s)
     return {
-        names.FORECAST_ENERGY_J: joules.value,
-        names.FORECAST_ENERGY_LOW_J: joules.low,
-        names.FORECAST_ENERGY_HIGH_J: joules.high,
-        names.FORECAST_S: time_s.value,
-        names.FORECAST_LOW_S: time_s.low,
-        names.FORECAST_HIGH_S: time_s.high,
+        **metrics_of(joules, time_s),
         names.FORECAST_EMISSIONS_KG_CO2EQ: emissions.value,
         names.FORECAST_EMISSIONS_LOW_KG_CO2EQ: emissions.low,
         names.FORECAST_EMISSIONS_HIGH_KG_CO2EQ: emissions.high,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
 from green_screen.power import frameworks
 from green_screen.power.machine import Machine, MachineTotals, between, check
@@ -169,12 +168,7 @@ class EnergyMeter:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop measuring, whatever happened."""
         self._stop()
 

@@ -6,7 +6,6 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from mlflow.entities import Run
 from rich.console import Console
@@ -122,12 +121,7 @@ class CampaignProgress:
         self.poll()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Take the bar away; the lines stay."""
         self._bar.stop()
         self._lasting.__exit__(None, None, None)

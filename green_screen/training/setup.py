@@ -96,21 +96,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
         (folder / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
         with measurement.phase("setup"):
-            dataset = load_dataset(
-                options.dataset,
-                image_size=options.image_size,
-                samples=options.samples,
-                seed=options.seed,
-            )
-            pipeline = make_pipeline(dataset, effective, seed=options.seed)
-            model = compiled_model(
-                options.model,
-                effective,
-                image_size=options.image_size,
-                n_classes=len(dataset.class_names),
-                total_steps=options.epochs * pipeline.steps_per_epoch,
-                seed=options.seed,
-            )
+            dataset, pipeline, model = set_up(effective, options)
         log_data(dataset, pipeline, model, run)
         kernel_set = kernels.needed(measurement.boards, options.model, effective)
         if kernel_set is not None and not kernel_set.made:
@@ -130,6 +116,26 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
             pipeline=pipeline,
             model=model,
         )
+
+
+def set_up(config: TrainingConfig, options: TrainOptions) -> tuple[ImageDataset, Pipeline, Any]:
+    """Return the images, their batches and the compiled network of an effective configuration."""
+    dataset = load_dataset(
+        options.dataset,
+        image_size=options.image_size,
+        samples=options.samples,
+        seed=options.seed,
+    )
+    pipeline = make_pipeline(dataset, config, seed=options.seed)
+    model = compiled_model(
+        options.model,
+        config,
+        image_size=options.image_size,
+        n_classes=len(dataset.class_names),
+        total_steps=options.epochs * pipeline.steps_per_epoch,
+        seed=options.seed,
+    )
+    return dataset, pipeline, model
 
 
 def log_request(resolved: Resolved, options: TrainOptions, run: RunLogger) -> None:

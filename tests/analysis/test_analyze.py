@@ -243,6 +243,7 @@ def test_failed_final_runs_leave_a_report_and_register_nothing(
     assert run.info.experiment_id == MlflowClient().get_run(campaign).info.experiment_id
 
 
+@pytest.mark.slow
 def test_several_poor_campaigns_in_a_run_that_mlflow_made(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

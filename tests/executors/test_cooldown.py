@@ -83,6 +83,7 @@ def test_a_temperature_that_cannot_be_read_stops_nothing(clock: VirtualClock) ->
         assert wait_until_cool(visible, cooldown(visible.uuid, 60.0)).seconds == 0.0
 
 
+@pytest.mark.slow
 def test_two_boards_run_two_jobs_each_with_its_own(
     drive: Callable[..., Driven], tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_board_that_cannot_be_read_is_a_gap_with_a_reason(
     assert found_state(logged) is None
 
 
+@pytest.mark.slow
 def test_without_a_gpu_there_is_no_wait(drive: Callable[..., Driven]) -> None:
     status, _ = drive(small(n_runs=1, cooldown_timeout_s=60.0), "faulty_trainers:quick").end()
     assert status == 0

@@ -335,6 +335,7 @@ def test_a_signal_waits_for_the_end_of_a_call_to_a_sqlite_store() -> None:
     assert read(run.run_id).info.status == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True], ids=["at once", "once one has begun"])
 def test_processes_that_use_a_new_store_at_once_make_it_together(
     tmp_path: Path, begun: bool

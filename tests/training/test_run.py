@@ -208,6 +208,7 @@ def test_bad_requests_are_refused_before_anything_is_logged(store, changes, leve
     assert MlflowClient().get_run(run.run_id).data.params == {}
 
 
+@pytest.mark.slow
 def test_what_was_measured_survives_sigterm(store):
     """The signal comes from the process itself, once it has logged its second epoch."""
     code = f"""
