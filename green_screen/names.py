@@ -172,6 +172,7 @@ TAG_DATASET_LEFT_OUT = "dataset_left_out"  # what the data set's store holds and
 TAG_EXECUTION_SETTINGS = "execution_settings"  # variables that change how it was executed
 TAG_IMPORTED = "green_screen.imported_from"  # folder of a run that was made elsewhere
 MISSING_PREFIX = "missing_"
+MISSING_TRACE = MISSING_PREFIX + "trace"  # why the file TRACE_PARQUET could not be written
 
 KIND_SWEEP = "sweep"
 KIND_RESUME = "resume"
@@ -194,6 +195,7 @@ SOURCE_NONE = "none"  # a GPU was used that could not be measured
 # Artifacts.
 LOGS_CSV = "logs.csv"
 PARAMETERS_YAML = "parameters.yaml"
+TRACE_PARQUET = "trace.parquet"  # the power as it was sampled
 RUNS_SUMMARY_CSV = "runs_summary.csv"
 DESIGN_CSV = "design.csv"
 OUTPUT_TXT = "output.txt"  # what a run that failed had printed last

@@ -55,6 +55,7 @@ class TrainOptions:
         None, "shortest steady window in seconds to trust; None is 5 on a GPU and 0 on a CPU"
     )
     log_model: bool = option(False, "log the trained model as an artifact of the run")
+    trace: bool = option(True, "log the power, sampled ten times a second, as trace.parquet")
     protocol: str = option(
         "full",
         "full trains all epochs; screening measures steps once they are steady, forecasts the "

@@ -28,9 +28,11 @@ from green_screen.space import TrainingConfig
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
 
-# Options that say nothing of what is trained: the configuration is given, and which run keeps the
+# Options that are not those of the campaign: the configuration is given, and which run keeps the
 # model is decided here.
-_NOT_THE_WORK = ("config", "log_model")
+_OWN = ("config", "log_model")
+# Options that say nothing of what is trained.
+_NOT_THE_WORK = (*_OWN, "trace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ def campaign_options(params: Mapping[str, str], *, epochs: int | None) -> TrainO
                 "use final_repeats=0"
             )
     values = options_of(TrainOptions, params)
-    given = {name: value for name, value in values.items() if name not in _NOT_THE_WORK}
+    given = {name: value for name, value in values.items() if name not in _OWN}
     return TrainOptions(**{**given, **({} if epochs is None else {"epochs": epochs})})
 
 

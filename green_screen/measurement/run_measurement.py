@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-from green_screen.measurement.run_record import Epoch, RunRecord
+from green_screen.measurement.run_record import Epoch, RunRecord, RunTrace
 from green_screen.measurement.steady import (
     SteadyState,
     after_the_first,
@@ -84,10 +85,13 @@ class RunMeasurement:
         self._parts: list[tuple[str, Mark, Mark]] = []
         self._epoch_marks: list[tuple[Mark, Mark]] = []
         self._outside: list[tuple[Mark, Mark]] = []
+        # What lies inside of those or outside of all, for the trace.
+        self._inner: list[tuple[str, Mark, Mark]] = []
         self._validation: tuple[Mark, Mark] | None = None
         self._validation_start: Mark | None = None
         self._first: Mark | None = None
         self._last: Mark | None = None
+        self._start_unix_s = math.nan
         self._idle_before: EnergyReading | None = None
         self._idle_in_context: EnergyReading | None = None
         self._idle_after: EnergyReading | None = None
@@ -126,7 +130,8 @@ class RunMeasurement:
         self._meter.__enter__()
         try:
             self._heartbeat.start()
-            self._idle_before = idle.measure_idle(self._meter)
+            self._start_unix_s = time.time()
+            self._idle_before = self._wait("idle before")
             self._first = self._last = self._meter.mark(synchronize=False)
         except BaseException:
             self.abort()
@@ -168,7 +173,7 @@ class RunMeasurement:
         """
         start = self._meter.mark()  # waits for the GPU, which has its context by that
         worked_until_s = self._parts[-1][2].time_s if self._parts else start.time_s
-        self._idle_in_context = idle.measure_idle(self._meter, worked_until_s=worked_until_s)
+        self._idle_in_context = self._wait("idle in context", worked_until_s)
         end = self._meter.mark(synchronize=False)
         if self._parts:
             self._outside.append((start, end))
@@ -244,6 +249,7 @@ class RunMeasurement:
         else:
             # The validation ends the epoch: one reading of the counter serves both.
             validation = self._meter.between(*self._validation, "validation")
+            self._inner.append((f"validation {self._epoch}", *self._validation))
             end = self._validation[1]
             if self.on_gpu:
                 end = self._meter.with_carbon(end)
@@ -331,6 +337,18 @@ class RunMeasurement:
         return self._meter.between(self._first, self._last, "run")
 
     @property
+    def trace(self) -> RunTrace:
+        """The power that was sampled so far; a phase or an epoch that has not ended has no name."""
+        parts = ((name.removeprefix("phase "), a, b) for name, a, b in self._parts)
+        spans = (*self._inner, *parts)
+        return RunTrace(
+            start_s=min((start.time_s for _, start, _ in spans), default=math.nan),
+            start_unix_s=self._start_unix_s,
+            samples=self._meter.samples if spans else (),
+            spans=spans,
+        )
+
+    @property
     def steady_state(self) -> SteadyState:
         """The steady epochs so far."""
         blocks = any(epoch.work != 1 for epoch in self._epochs)
@@ -404,7 +422,12 @@ class RunMeasurement:
     def _measure_idle_after(self) -> None:
         if self._idle_after is None and self._meter.running:
             worked_until_s = self._last.time_s if self._last else -math.inf
-            self._idle_after = idle.measure_idle(self._meter, worked_until_s=worked_until_s)
+            self._idle_after = self._wait("idle after", worked_until_s)
+
+    def _wait(self, name: str, worked_until_s: float = -math.inf) -> EnergyReading:
+        start, end = idle.wait(self._meter, worked_until_s=worked_until_s)
+        self._inner.append((name, start, end))
+        return self._meter.between(start, end, name)
 
 
 def _power_limit_w(board: Board) -> float:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from green_screen.power.meter import EnergyReading
+from green_screen.power.meter import EnergyReading, Mark
 from green_screen.power.nvml import Board
+from green_screen.power.trace import PowerSamples
 
 NAN = math.nan
 
@@ -99,6 +100,23 @@ class RunRecord:
     def whole_steady(self) -> tuple[Epoch, ...]:
         """The steady epochs without a gap: one that has a gap says nothing about the others."""
         return tuple(e for e in self.steady if not math.isnan(e.reading.energy_j + e.train_j))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTrace:
+    """The power that was sampled in a run.
+
+    Attributes:
+        start_s: When its measuring began, by the meter's clock.
+        start_unix_s: The same in seconds since 1970.
+        samples: Of the boards, in the order of the marks', and of the CPU if it has counters.
+        spans: Name, beginning and end of each phase, epoch, validation and wait; they nest.
+    """
+
+    start_s: float
+    start_unix_s: float
+    samples: tuple[PowerSamples, ...]
+    spans: tuple[tuple[str, Mark, Mark], ...]
 
 
 def per_epoch(blocks: Iterable[Epoch]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from green_screen.power.meter import EnergyMeter
+from green_screen.power.meter import EnergyMeter, Mark
 from green_screen.power.nvml import POWER_AVERAGING_S
 from green_screen.power.reading import EnergyReading
 
@@ -14,8 +14,8 @@ from green_screen.power.reading import EnergyReading
 IDLE_S = 0.5
 
 
-def measure_idle(meter: EnergyMeter, *, worked_until_s: float = -math.inf) -> EnergyReading:
-    """Wait and return the reading of the wait; its power is :func:`idle_power_w`.
+def wait(meter: EnergyMeter, *, worked_until_s: float = -math.inf) -> tuple[Mark, Mark]:
+    """Wait and return the wait's edges; the power of its reading is :func:`idle_power_w`.
 
     Args:
         meter: A running meter.
@@ -27,7 +27,7 @@ def measure_idle(meter: EnergyMeter, *, worked_until_s: float = -math.inf) -> En
     # Nothing is under way that one could wait for, and to ask would create a GPU context.
     start = meter.mark(synchronize=False)
     time.sleep(IDLE_S)
-    return meter.between(start, meter.mark(synchronize=False), "idle")
+    return start, meter.mark(synchronize=False)
 
 
 def idle_power_w(reading: EnergyReading) -> float:

@@ -7,12 +7,15 @@ What is not measured is CodeCarbon's model, where that is installed.
 from __future__ import annotations
 
 import math
+import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from green_screen import names
 from green_screen.power import emissions, rapl
 from green_screen.power.reading import NAN, CarbonReading
+from green_screen.power.trace import PowerSamples
 
 J_PER_KWH = 3.6e6
 
@@ -79,6 +82,7 @@ class Machine:
         self._by_rapl = self._counters.measure_cpu
         self._g_per_kwh = g_per_kwh
         self._pue = pue
+        self._watched_s, self._watched_j = array("d"), array("d")
         self._tracker: emissions.CarbonTracker | None = None
         # Of counters that can be read in part CodeCarbon would take the part for the whole.
         self._partly = self._counters.there and not self._by_rapl
@@ -104,7 +108,19 @@ class Machine:
 
     def watch(self) -> None:
         """Read the processors' counters, which wrap."""
-        self._counters.read()
+        now_s, cpu_j = time.perf_counter(), self._counters.read().cpu_j
+        if not math.isnan(cpu_j):
+            self._watched_s.append(now_s)
+            self._watched_j.append(cpu_j)
+
+    @property
+    def samples(self) -> PowerSamples | None:
+        """The CPU's power by the counters so far; ``None`` without any."""
+        joules, times_s = self._watched_j[:], self._watched_s[:]  # those are appended last
+        powers_w = array("d")
+        for n in range(1, len(joules)):
+            powers_w.append((joules[n] - joules[n - 1]) / (times_s[n] - times_s[n - 1]))
+        return PowerSamples("cpu", times_s[1 : len(joules)], powers_w) if powers_w else None
 
     def read(self) -> MachineTotals:
         """Return the totals now."""

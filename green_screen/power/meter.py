@@ -20,7 +20,7 @@ from green_screen.power.reading import (
     machine_reading,
 )
 from green_screen.power.sampler import Sampler
-from green_screen.power.trace import BoardMark, BoardTrace
+from green_screen.power.trace import BoardMark, BoardTrace, PowerSamples
 from green_screen.power.visible import visible_boards
 
 __all__ = ["CarbonReading", "DeviceReading", "EnergyMeter", "EnergyReading", "Mark", "Window"]
@@ -121,6 +121,12 @@ class EnergyMeter:
     def boards(self) -> tuple[Board, ...]:
         """The boards that are measured."""
         return tuple(trace.board for trace in self._traces)
+
+    @property
+    def samples(self) -> tuple[PowerSamples, ...]:
+        """The power of the boards so far, in their order, and of the CPU if that has counters."""
+        cpu = self._machine.samples if self._machine is not None else None
+        return (*(trace.samples for trace in self._traces), *((cpu,) if cpu is not None else ()))
 
     @property
     def running(self) -> bool:

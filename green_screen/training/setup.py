@@ -6,7 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from green_screen import names
 from green_screen.data.data import ImageDataset, load_dataset
 from green_screen.data.pipeline import Pipeline, make_pipeline
 from green_screen.measurement.run_measurement import RunMeasurement
+from green_screen.measurement.trace_file import write_trace
 from green_screen.network import quantization, xla
 from green_screen.network.model import build_model
 from green_screen.network.optimizer import make_optimizer
@@ -88,9 +89,11 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         "epochs": options.epochs,
         "seed": options.seed,
     }
+    measurement = RunMeasurement(country=options.country, min_window_s=options.min_window_s)
     with (
         _artifact_folder(run) as folder,
-        RunMeasurement(country=options.country, min_window_s=options.min_window_s) as measurement,
+        _traced(measurement, folder, run) if options.trace else nullcontext(),
+        measurement,
     ):
         # A run that fails has its parameters too; its results are added in the end.
         text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
@@ -232,6 +235,18 @@ def make_kernels(name: str, config: TrainingConfig, dataset: ImageDataset) -> No
     labels = tf.one_hot([0] * n_images, n_classes)
     batch = tf.data.Dataset.from_tensors((images, labels, tf.ones([n_images])))
     model.fit(batch.repeat(), steps_per_epoch=1, validation_data=batch, verbose=0)
+
+
+@contextmanager
+def _traced(measurement: RunMeasurement, folder: Path, run: RunLogger) -> Iterator[None]:
+    """Write the trace into a folder when the block has ended, whatever it ended by."""
+    try:
+        yield
+    finally:
+        try:
+            write_trace(measurement.trace, folder / names.TRACE_PARQUET)
+        except OSError as error:  # no reason to lose the run
+            run.tags({names.MISSING_TRACE: error})
 
 
 @contextmanager

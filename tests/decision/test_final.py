@@ -154,11 +154,11 @@ def test_the_runs_alternate_and_change_their_order() -> None:
 
 def test_options_come_from_the_campaign() -> None:
     params = {"dataset": "digits", "model": "resnet8", "epochs": "7", "samples": "None"}
-    params |= {"seed": "3", "lr": "0.01", "log_model": "false"}
+    params |= {"seed": "3", "lr": "0.01", "log_model": "false", "trace": "false"}
     # The configuration is given: that its file is not here, or is another one here, is no matter.
     params["config"] = "a/relative/path.yaml"
     options = campaign_options(params, epochs=None)
-    assert options == TrainOptions(dataset="digits", model="resnet8", epochs=7, seed=3)
+    assert options == TrainOptions(dataset="digits", model="resnet8", epochs=7, seed=3, trace=False)
     assert campaign_options(params, epochs=2).epochs == 2
     with pytest.raises(OptionError, match="final_repeats=0"):
         campaign_options({"model": "resnet8"}, epochs=None)

@@ -22,6 +22,7 @@ from entrypoints.train import main
 from green_screen import names
 from green_screen.measurement import used_gpus
 from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
+from green_screen.measurement.trace_file import integrals_j, read_trace
 from green_screen.power import idle, rapl
 from green_screen.power.heartbeat import Heartbeat
 from green_screen.power.validity import Clock, clock_reason
@@ -551,12 +552,18 @@ def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path, monkeypatch):
         "log_model": "false",
         "min_window_s": "3.0",
     }
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
     try:
         assert main([word for name, value in options.items() for word in (f"--{name}", value)]) == 0
         (run,) = mlflow.search_runs(experiment_names=[names.EXPERIMENT], output_format="list")
         client = mlflow.MlflowClient()
         epochs = client.get_metric_history(run.info.run_id, names.EPOCH_ENERGY_J)
         further = client.get_metric_history(run.info.run_id, names.FURTHER_EPOCH_ENERGY_J)
+        integrals = client.get_metric_history(run.info.run_id, names.GPU_INTEGRAL_J)
+        samples, phases = read_trace(
+            client.download_artifacts(run.info.run_id, names.TRACE_PARQUET, str(folder))
+        )
     finally:
         mlflow.set_tracking_uri(None)
     metrics, tags = run.data.metrics, run.data.tags
@@ -588,4 +595,10 @@ def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path, monkeypatch):
     missing = {name for name, value in metrics.items() if math.isnan(value)}
     assert {names.MISSING_PREFIX + name for name in missing} == {
         tag for tag in tags if tag.startswith(names.MISSING_PREFIX)
+    }
+    joules = dict(zip(phases["phase"], integrals_j(samples, phases), strict=True))
+    logged_j = {f"epoch {metric.step}": metric.value for metric in integrals}
+    assert {name: joules[name] for name in logged_j} == pytest.approx(logged_j, rel=1e-6)
+    assert {"idle before", "setup", "kernels", "idle in context", "validation 1", "further"} < {
+        *samples["phase"]
     }

@@ -94,6 +94,17 @@ def test_readable_counters_are_the_cpu_beside_codecarbon_too(counters):
     assert reading.source == names.SOURCE_ESTIMATE  # for the memory's model
 
 
+def test_the_counters_power_is_kept_as_it_was_read(counters):
+    with EnergyMeter(gpus=[]) as meter:
+        add_j(counters[0], 20.0)
+        until(lambda: sum(sum(device.powers_w) for device in meter.samples) > 0)
+        (cpu,) = meter.samples
+    assert cpu.device == "cpu" and len(cpu.times_s) == len(cpu.powers_w)
+    # Twice a second at most, and joules are not lost between two readings.
+    (step_s,) = {20.0 / power_w for power_w in cpu.powers_w if power_w}
+    assert 0 < step_s < 60
+
+
 def test_counters_are_read_often_enough_to_see_them_wrap(counters):
     with EnergyMeter(gpus=[]) as meter, meter.window("work") as window:
         for _ in range(3):  # each step passes the range of 1000 J, seen or not

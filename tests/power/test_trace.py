@@ -173,6 +173,24 @@ def test_a_reading_that_another_thread_overtakes_is_no_fall_of_the_counter():
     assert {mark.counter_j for mark in marks} == {100.0, 200.0}
 
 
+def test_a_sample_that_is_taken_while_the_counter_is_read_belongs_behind_the_mark(bench):
+    b = bench(SimulatedBoard(curve=Constant(200.0)))
+    b.run(1.0)
+    start_s, start = b.mark()
+    b.run(1.0)
+    read = type(b.trace.board).energy_j
+
+    class Slow(nvml.Board):
+        def energy_j(self) -> float:
+            b.clock.now += 0.05
+            b.trace.sample_power()
+            return read(self)
+
+    b.trace.board = Slow(**vars(b.trace.board))
+    end_s, end = b.mark()
+    assert end.integral_j - start.integral_j == pytest.approx(200.0 * (end_s - start_s))
+
+
 @pytest.mark.parametrize(
     "board",
     [

@@ -14,8 +14,10 @@ import pytest
 import tensorflow as tf
 import yaml
 from mlflow.tracking import MlflowClient
+from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
 from green_screen import names
+from green_screen.measurement.trace_file import read_trace
 from green_screen.network import xla
 from green_screen.options import OptionError, TrainOptions
 from green_screen.space import FACTOR_NAMES, Space
@@ -209,7 +211,7 @@ def test_bad_requests_are_refused_before_anything_is_logged(store, changes, leve
 
 
 @pytest.mark.slow
-def test_what_was_measured_survives_sigterm(store):
+def test_what_was_measured_survives_sigterm(store, tmp_path):
     """The signal comes from the process itself, once it has logged its second epoch."""
     code = f"""
 import os, signal, sys
@@ -224,7 +226,13 @@ def log_and_end(self, metrics, step=0):
 RunLogger.metrics = log_and_end
 sys.exit(main({ARGUMENTS!r}))
 """
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    board = Simulation(boards=[SimulatedBoard(curve=Constant(250.0), processes=(1,))])
+    environment = {
+        **os.environ,
+        **child_environment(board, tmp_path / "child"),
+        "CUDA_CACHE_PATH": str(tmp_path / "kernels"),
+        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -241,3 +249,7 @@ sys.exit(main({ARGUMENTS!r}))
         "1",
     ]
     assert yaml.safe_load(artifact(run, names.PARAMETERS_YAML))["batch_size"] == "32"
+    path = MlflowClient().download_artifacts(run.info.run_id, names.TRACE_PARQUET)
+    samples, phases = read_trace(path)
+    assert set(samples["watts"]) == {250.0}
+    assert [name for name in phases["phase"] if name[:5] == "epoch"] == ["epoch 0", "epoch 1"]
