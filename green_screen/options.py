@@ -321,7 +321,7 @@ class AnalyzeOptions:
     response: str = option(
         "epoch",
         "the energy that is modelled",
-        choices=("epoch", "total", "per_1k_images", "net", "duration"),
+        choices=("epoch", "total", "system", "per_1k_images", "net", "duration"),
     )
     coding: str = option(
         "sum", "how levels become columns of the model", choices=("sum", "treatment")

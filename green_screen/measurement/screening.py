@@ -24,6 +24,7 @@ _OF_THE_WHOLE = {
     names.ENERGY_TOTAL_J: names.SCREENING_ENERGY_J,
     names.DURATION_S: names.SCREENING_S,
     names.ENERGY_TOTAL_NET_J: "",
+    names.SYSTEM_ENERGY_J: "",
     names.EMISSIONS_TOTAL_KG_CO2EQ: "",
 }
 

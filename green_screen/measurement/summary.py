@@ -309,6 +309,7 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
         names.ENERGY_TOTAL_NET_J: Figure(
             total_j - idle_w * total_s, idle_reason if math.isnan(idle_w) else incomplete
         ),
+        names.SYSTEM_ENERGY_J: _system_figure(record),
         names.DURATION_S: Figure(duration_s),
         names.EMISSIONS_TOTAL_KG_CO2EQ: Figure(
             emissions_kg, next((r.carbon.reason for r in spans if r.carbon.reason), "")
@@ -318,6 +319,18 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
         figures[names.FURTHER_EPOCHS] = Figure(float(len(further)))
         figures[names.FURTHER_ENERGY_J] = _sum(further)
     return figures, incomplete
+
+
+def _system_figure(record: RunRecord) -> Figure:
+    """Return what GPUs, CPU and memory took of what the total is of, if all were measured."""
+    total = record.total
+    system_j = total.system_energy_j - sum(r.system_energy_j for r in record.outside)
+    if total.source == names.SOURCE_NONE:
+        return Figure(system_j, total.reason)
+    cpu = total.carbon.cpu_source
+    if cpu != names.SOURCE_RAPL:
+        return Figure(system_j, f"the CPU's energy is not counted ({cpu})")
+    return Figure(system_j, "the memory's energy is not counted")
 
 
 def _sum(readings: list[EnergyReading]) -> Figure:

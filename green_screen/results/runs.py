@@ -43,6 +43,7 @@ RUN_METRICS: tuple[str, ...] = (
     names.FURTHER_ENERGY_J,
     names.ENERGY_TOTAL_J,
     names.ENERGY_TOTAL_NET_J,
+    names.SYSTEM_ENERGY_J,
     names.DURATION_S,
     names.SCREENING_ENERGY_J,
     names.FORECAST_ENERGY_J,

@@ -46,6 +46,13 @@ RESPONSES: dict[str, Response] = {
             whole_run=True,
         ),
         Response(
+            name="system",
+            metric=names.SYSTEM_ENERGY_J,
+            unit="J",
+            label="energy of GPUs, CPU and memory in the whole run",
+            whole_run=True,
+        ),
+        Response(
             name="per_1k_images",
             metric=names.ENERGY_PER_1K_IMAGES_J,
             unit="J",

@@ -152,10 +152,12 @@ def test_the_phases_add_up_to_the_run(gpus, on_gpu):
         assert summary.tags[names.TAG_MEASUREMENT_VALID] == "true"
     assert summary.tags[names.TAG_INCOMPLETE] == "false"
     missing = [name for name, value in metrics.items() if math.isnan(value)]
+    if names.SYSTEM_ENERGY_J in missing:  # where no counter of the CPU may be read
+        missing.remove(names.SYSTEM_ENERGY_J)
     of_a_gpu = [names.STEADY_SM_CLOCK_MHZ, names.STEADY_POWER_CAPPED_PERCENT]
     of_a_gpu.append(names.START_TEMPERATURE_C)
     assert missing == ([] if on_gpu else of_a_gpu)
-    assert set(summary.missing) == set(missing)
+    assert set(summary.missing) - {names.SYSTEM_ENERGY_J} == set(missing)
     assert all("no GPU is used" in summary.missing[name] for name in missing)
 
 
@@ -423,6 +425,27 @@ def test_each_missing_figure_has_its_own_reason(gpus):
     assert summary.tags[names.TAG_GPU_POWER_LIMIT_W] == "450"
 
 
+@pytest.mark.parametrize("dram_w", [5.0, math.nan], ids=["all counted", "memory not counted"])
+def test_the_systems_energy_is_that_of_all_parts_or_missing(gpus, monkeypatch, dram_w):
+    def read(counters: rapl.Counters) -> rapl.RaplTotals:
+        return rapl.RaplTotals(70.0 * time.perf_counter(), dram_w * time.perf_counter())
+
+    monkeypatch.setattr(rapl.Counters, "measure_cpu", True)
+    monkeypatch.setattr(rapl.Counters, "read", read)
+    gpus(SimulatedBoard(curve=Constant(100.0)))
+    with measured(min_window_s=0.0) as run:
+        run_epochs(run, [0.2, 0.2])
+    summary = run.summary(1000)
+    metrics = summary.metrics
+    if math.isnan(dram_w):
+        assert summary.missing[names.SYSTEM_ENERGY_J] == "the memory's energy is not counted"
+    else:
+        assert metrics[names.SYSTEM_ENERGY_J] == pytest.approx(
+            metrics[names.ENERGY_TOTAL_J] + 75.0 * metrics[names.DURATION_S]
+        )
+    assert math.isnan(metrics[names.SYSTEM_ENERGY_J]) == math.isnan(dram_w)
+
+
 def test_a_gpu_that_tensorflow_does_not_use_is_not_measured(gpus):
     gpus(SimulatedBoard(curve=Constant(80.0)), used=0)
     with measured() as run:
@@ -457,6 +480,7 @@ def test_a_gpu_that_cannot_be_measured_has_no_energy_and_no_estimate_stands_for_
     assert first[names.CODECARBON_CPU_KWH] > 0 and math.isnan(first[names.EMISSIONS_KG_CO2EQ])
     assert why == "TensorFlow uses 1 GPUs, of which NVML shows 0"
     assert summary.missing[names.ENERGY_TOTAL_J] == why
+    assert summary.missing[names.SYSTEM_ENERGY_J] == why
     assert summary.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_NONE
     assert summary.tags[names.TAG_MEASUREMENT_VALID] == "false"
 
