@@ -31,10 +31,12 @@ from green_screen.options import AnalyzeOptions, OptionError, option_params
 from green_screen.registry import registration
 from green_screen.registry.energy_service import energy_models, log_energy_model
 from green_screen.report import gallery
+from green_screen.report.figure_trace import RunPower
 from green_screen.report.findings import Findings
 from green_screen.report.publishing import publish
 from green_screen.results.runs import read_epochs
 from green_screen.results.subject import Subject, read_subject
+from green_screen.results.traces import read_run_trace
 from green_screen.statistics.coding import CodingKind
 from green_screen.statistics.law_analysis import analyze_law
 from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model
@@ -203,6 +205,8 @@ def chosen(runs: pd.DataFrame, options: AnalyzeOptions) -> tuple[Selection | Non
 def _with_figures(findings: Findings) -> Findings:
     analysis = findings.analysis
     shown = gallery.shown_runs(analysis.runs, analysis.response.metric)
+    traced = gallery.traced_runs(analysis.runs, findings.selection)
+    traces = {label: read_run_trace(run_id) for run_id, label in traced.items()}
     figures = gallery.draw_all(
         analysis,
         findings.law,
@@ -212,6 +216,7 @@ def _with_figures(findings: Findings) -> Findings:
         selection=findings.selection,
         final=findings.final,
         source=findings.source,
+        powers=[RunPower(label, *trace) for label, trace in traces.items() if trace is not None],
     )
     return dataclasses.replace(findings, figures=figures)
 

@@ -101,7 +101,7 @@ def effects(findings: Findings) -> Section:
 
 def runs_section(findings: Findings) -> Section:
     """Return the section with the runs themselves."""
-    shown = ("configurations", "power", "curves", "drift")
+    shown = ("configurations", "power", "trace", "curves", "drift")
     return Section(
         "runs",
         "The runs",

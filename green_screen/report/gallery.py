@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from green_screen import names
 from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
 from green_screen.decision.selection import Selection
 from green_screen.report import figures, figures_law, figures_runs
+from green_screen.report.figure_trace import RunPower, epoch_power
 from green_screen.report.figures_runs import Trace
 from green_screen.report.style import Rendered, render
 from green_screen.statistics.law_analysis import LawAnalysis
@@ -24,6 +27,7 @@ def draw_all(
     selection: Selection | None,
     final: FinalComparison | None,
     source: str,
+    powers: Sequence[RunPower] = (),
 ) -> dict[str, Rendered]:
     """Return every figure of the report by its name.
 
@@ -37,6 +41,7 @@ def draw_all(
         selection: The selected configuration, if there is one.
         final: The final comparison, if there was one.
         source: How the energies were obtained, a value of ``names.TAG_ENERGY_SOURCE``.
+        powers: The sampled power of the :func:`traced_runs`, as far as it was kept.
     """
     runs, response = analysis.runs, analysis.response
     label = figures.axis_label(response.label, response.unit, source)
@@ -110,6 +115,13 @@ def draw_all(
             figures_runs.power(epochs, traces),
         ),
         render(
+            "trace",
+            "Power over one epoch",
+            "Sampled ten times a second, in the epoch of median length, the first apart. On both "
+            "sides: the board as it waits before the training and after the run.",
+            epoch_power(powers),
+        ),
+        render(
             "curves",
             "Accuracy and loss by epoch",
             "Lines with markers: validation; dotted: training, in the same colour.",
@@ -149,9 +161,20 @@ def shown_runs(runs: pd.DataFrame, metric: str) -> dict[str, tuple[str, Trace]]:
             f"most: {ordered['run_name'].iloc[-1]}",
             figures_runs.WORST,
         )
-    baselines = runs[runs["kind"] == names.KIND_BASELINE].sort_values("position")
-    for run_id in baselines["run_id"].head(1):
+    for run_id in _baselines(runs)["run_id"].head(1):
         label = "baseline" if run_id not in shown else f"{shown[run_id][0]} (the baseline)"
         trace = figures_runs.REFERENCE if run_id not in shown else shown[run_id][1]
         shown[run_id] = (label, trace)
     return shown
+
+
+def traced_runs(runs: pd.DataFrame, selection: Selection | None) -> dict[str, str]:
+    """Return the runs whose power is drawn over an epoch: id -> label."""
+    shown = {run_id: "baseline" for run_id in _baselines(runs)["run_id"].head(1)}
+    if selection is not None:
+        shown[selection.run_id] = f"selected: {selection.run_name}"
+    return dict(reversed(shown.items()))
+
+
+def _baselines(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["kind"] == names.KIND_BASELINE].sort_values("position")

@@ -13,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import epochs
+from traces import run_trace
 
 from entrypoints import analyze as analyze_entry
 from green_screen import names, tracking
@@ -27,6 +28,7 @@ from green_screen.analysis.analyze import (
 )
 from green_screen.decision.final_runs import read_finals, run_finals
 from green_screen.executors.local import LocalExecutor
+from green_screen.measurement.trace_file import write_trace
 from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.registry.registry import ModelCard
 from green_screen.report.document import Column, Table
@@ -59,7 +61,13 @@ def executor() -> Iterator[LocalExecutor]:
 
 @pytest.fixture(scope="module")
 def campaign_id(store: Path) -> str:
-    return written(SimulatedCampaign(n_runs=60, seed=1, failed=(2,)), "a large campaign")
+    campaign = written(SimulatedCampaign(n_runs=60, seed=1, failed=(2,)), "a large campaign")
+    baseline, *_ = tracking.search_runs(
+        None, f"tags.`{names.TAG_KIND}` = 'baseline' and tags.`{names.TAG_POSITION}` = '0'"
+    )
+    write_trace(run_trace(), store / names.TRACE_PARQUET)
+    MlflowClient().log_artifact(baseline.info.run_id, str(store / names.TRACE_PARQUET))
+    return campaign
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +104,9 @@ def test_the_analysis_run_carries_report_figures_tables_and_headline(
     assert {"forest.png", "pareto.svg", "final.png"} <= listed("figures")
     tables = {"runs.csv", "anova.csv", "effects.csv", "final_runs.csv", "energy_to_accuracy.csv"}
     assert tables <= listed("tables")
-    assert Path(result.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    report = Path(result.report).read_text(encoding="utf-8")
+    assert report.startswith("<!DOCTYPE html>")
+    assert 'id="figure-trace"' in report  # the baseline has kept its power
 
 
 def test_the_final_ratio_is_the_true_one(result: Analyzed) -> None:

@@ -12,9 +12,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import epochs
+from traces import BOARD, TRAINING_W, run_trace
 
 from green_screen import names
+from green_screen.decision.selection import select
+from green_screen.measurement.trace_file import read_trace, write_trace
 from green_screen.report import figures, figures_runs, gallery, style
+from green_screen.report.figure_trace import RunPower, epoch_power
 from green_screen.statistics.effects import EFFECT_COLUMNS
 
 METRIC = names.ENERGY_PER_EPOCH_J
@@ -190,3 +194,63 @@ def test_many_points_become_a_picture(runs: pd.DataFrame) -> None:
     many = pd.concat([runs] * (style.MAX_VECTOR_POINTS // len(runs) + 1), ignore_index=True)
     draw = figures.pareto(many, [], None, METRIC, "energy (J)")
     assert b"<image" in style.render("pareto", "Pareto", "", draw).wide_svg
+
+
+def kept(tmp_path, label: str = "baseline", **options: object) -> RunPower:
+    write_trace(run_trace(**options), tmp_path / "trace.parquet")
+    return RunPower(label, *read_trace(tmp_path / "trace.parquet"))
+
+
+@pytest.mark.parametrize("width_in", [style.WIDE_IN, style.NARROW_IN])
+def test_power_is_drawn_over_the_epoch_of_median_length_with_its_validation(
+    tmp_path, width_in: float
+) -> None:
+    long = f"selected: {'precision=global_policy_float16, ' * 5}"
+    runs = [kept(tmp_path, long), kept(tmp_path, devices=(BOARD, "GPU-2", "cpu"))]
+    figure = epoch_power(runs)(width_in)
+    # Of 4, 6 and 5 s, the first epoch apart; each with the waits at its sides.
+    before, epoch, after, _, second, _ = figure.axes
+    assert epoch.get_xlim() == (0, pytest.approx(5.0))
+    training, validation = epoch.patches
+    assert training.get_width() == pytest.approx(5.0)
+    assert (validation.get_x(), validation.get_width()) == pytest.approx((3.75, 1.25))
+    assert validation.get_hatch()
+    (line,) = epoch.get_lines()
+    times_s, watts = line.get_data()
+    assert len(times_s) == 50 and times_s.min() >= 0 and times_s.max() < 5.0
+    assert watts[0] == watts.max() == TRAINING_W > watts[-1]
+    assert [axes.get_xlabel() for axes in (before, after)] == ["idle", "idle"]
+    assert len(second.get_lines()) == 2  # the boards, without the CPU
+    assert "epoch 3" in texts(figure) and "validation" in texts(figure)
+    # However long a name is, it fits.
+    figure.canvas.draw()
+    titles = [text for part in figure.subfigs for text in part.texts]
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in titles)
+
+
+def test_power_of_a_long_epoch_is_drawn_by_means_and_ranges(tmp_path) -> None:
+    figure = epoch_power([kept(tmp_path, epochs_s=(5.0, 3600.0))])(style.WIDE_IN)
+    (line,) = figure.axes[1].get_lines()
+    assert len(line.get_xdata()) <= 300
+    assert line.get_ydata().max() == pytest.approx(TRAINING_W)
+    assert len(figure.axes[1].collections) == 1
+
+
+def test_power_of_a_screening_is_that_of_a_block(tmp_path) -> None:
+    figure = epoch_power([kept(tmp_path, kind="block", validation_share=0.0)])(style.WIDE_IN)
+    assert "block 3" in texts(figure) and "validation" not in texts(figure)
+
+
+def test_without_kept_power_there_is_no_drawing_of_it() -> None:
+    with pytest.raises(style.NothingToShowError):
+        epoch_power([])(style.WIDE_IN)
+
+
+def test_the_baseline_and_the_selected_run_are_those_whose_power_is_drawn(
+    runs: pd.DataFrame,
+) -> None:
+    first = runs[runs["kind"] == names.KIND_BASELINE].sort_values("position").iloc[0]
+    assert gallery.traced_runs(runs, None) == {first["run_id"]: "baseline"}
+    selection = select(runs)
+    shown = gallery.traced_runs(runs, selection)
+    assert list(shown)[0] == selection.run_id and len(shown) == 2
