@@ -140,6 +140,7 @@ TAG_INVALID_REASON = "measurement_invalid_reason"
 # true or false: a phase or an epoch was not measured. energy_total_j then lacks it, unless the
 # counter has bridged the gap.
 TAG_INCOMPLETE = "measurement_incomplete"
+TAG_STARVED = "green_screen.starved"  # when it waited seconds for a CPU: a busy host, no doubt
 TAG_UNSTEADY = "green_screen.unsteady"  # which epochs the steady figures leave out, and why
 TAG_FIRST_ON_MACHINE = "green_screen.first_on_machine"  # true: the driver had yet to make kernels
 TAG_UNCHECKED = "measurement_unchecked"  # which of the rules of validity could not be checked

@@ -385,7 +385,8 @@ class RunMeasurement:
             steady_validations=self.steady_validations.epochs,
             steady=steady.epochs,
             left_out=steady.left_out,
-            lost=(*self._stops(), *unlike_others(compared)),
+            lost=(*self._holes(starved=False), *unlike_others(compared)),
+            starved=tuple(self._holes(starved=True)),
             steady_span=self._steady_span(steady),
             idle_before=self._idle_before,
             idle_in_context=self._idle_in_context,
@@ -404,15 +405,15 @@ class RunMeasurement:
         start, end = self._epoch_marks[first][0], self._epoch_marks[last][1]
         return self._meter.between(start, end, "steady state")
 
-    def _stops(self) -> list[str]:
-        """Return when the process was stopped, in words."""
-        found = []
-        for stop in self._heartbeat.stops:
+    def _holes(self, *, starved: bool) -> list[str]:
+        """Return when the process waited for a CPU, or else was stopped, in words."""
+        found, how = [], "waited for a CPU" if starved else "was stopped"
+        for stop in (hole for hole in self._heartbeat.stops if hole.starved == starved):
             # It began a little after the last sign of life.
             middle_s = (stop.start_s + stop.end_s) / 2
             places = [n for n, start, end in self._parts if start.time_s < middle_s < end.time_s]
             where = places[0] if places else "between two parts of the run"
-            found.append(f"the process was stopped for {stop.seconds:.1f} s ({where})")
+            found.append(f"the process {how} for {stop.seconds:.1f} s ({where})")
         return found
 
     def _mark_quickly(self) -> Mark:

@@ -61,6 +61,7 @@ class RunRecord:
         steady: The steady epochs, those with a gap included.
         left_out: How many epochs are not steady, and why.
         lost: What says that not only work was done in a part of the run, in words.
+        starved: When the process waited for a CPU for seconds, in words: its host was busy.
         steady_span: From the beginning of the first steady epoch to the end of the last, with all
             that lies between; ``None`` without any.
         idle_before: The machine waiting before the run, the GPU without this process's context.
@@ -82,6 +83,7 @@ class RunRecord:
     steady: tuple[Epoch, ...]
     left_out: str
     lost: tuple[str, ...]
+    starved: tuple[str, ...]
     steady_span: EnergyReading | None
     idle_before: EnergyReading | None
     idle_in_context: EnergyReading | None

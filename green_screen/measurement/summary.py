@@ -138,6 +138,8 @@ def summarize(
         names.TAG_MEASUREMENT_VALID: str(not found).lower(),
         names.TAG_INCOMPLETE: str(bool(incomplete)).lower(),
     }
+    if record.starved:
+        tags[names.TAG_STARVED] = "; ".join(record.starved)
     if record.left_out:
         tags[names.TAG_UNSTEADY] = record.left_out
     if found:

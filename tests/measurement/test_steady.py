@@ -15,8 +15,12 @@ from types import SimpleNamespace
 import pytest
 from virtual_time import time
 
+from green_screen import names
+from green_screen.measurement import used_gpus
+from green_screen.measurement.run_measurement import RunMeasurement
 from green_screen.measurement.run_record import Epoch
 from green_screen.measurement.steady import after_the_first, steady_state, unlike_others
+from green_screen.power.heartbeat import Heartbeat, Stop, was_starved
 
 PILOT = Path(__file__).parents[3] / "shared" / "data" / "pilot-h100"
 
@@ -143,3 +147,25 @@ def test_a_process_that_was_stopped_says_so_wherever_it_was(stopped):
         child.stdin.close()
         child.stdout.close()
     assert told.startswith("the process was stopped for ") and f"(epoch {stopped})" in told
+
+
+def test_a_process_that_waits_for_a_cpu_is_told_from_one_that_was_stopped():
+    # Either thread may be the one that waited; a stopped one is in no queue.
+    assert was_starved(3.0, [1.0, 5.0], [3.9, 5.0]) and was_starved(3.0, [1.0, 5.0], [1.0, 6.6])
+    assert not was_starved(3.0, [1.0, 5.0], [1.2, 5.9])
+    assert not was_starved(3.0, [], [])  # the kernel does not tell
+
+
+def test_a_starved_process_is_tagged_and_stays_valid(monkeypatch):
+    hole = [Stop(0.0, math.inf, 2.5, starved=True)]
+    monkeypatch.setattr(Heartbeat, "stops", property(lambda self: tuple(hole)))
+    monkeypatch.setattr(used_gpus, "tensorflow_gpus", lambda: ())
+    with RunMeasurement(country="USA", synchronize=lambda: None, min_window_s=0.0) as run:
+        run.begin_fit()
+        for epoch in range(2):
+            run.begin_epoch(epoch)
+            time.sleep(0.1)
+            run.end_epoch()
+    tags = run.summary(None).tags
+    assert tags[names.TAG_STARVED].startswith("the process waited for a CPU for 2.5 s (")
+    assert tags[names.TAG_MEASUREMENT_VALID] == "true", tags
