@@ -168,6 +168,12 @@ TAG_CPU_NAME = "cpu_name"
 TAG_CPU_CORES = "cpu_cores"
 TAG_MEMORY_GIB = "memory_gib"
 TAG_OPERATING_SYSTEM = "operating_system"
+# The host at the run's start, as `green-screen doctor` tells it; absent where it does not tell.
+TAG_HOST_LOAD = "host_load"  # runnable processes a core, mean of the last minute
+TAG_HOST_STEAL_PERCENT = "host_steal_percent"  # CPU time since boot that went to other guests
+TAG_HOST_GOVERNOR = "host_cpu_governor"
+TAG_HOST_CLOCK = "host_clock_source"
+TAG_HOST_CONTAINER = "host_container"  # none outside of one
 TAG_TENSORFLOW_VERSION = "tensorflow_version"
 TAG_XLA_FLAGS = "xla_flags"  # effective: this project's, then the user's
 TAG_DATASET_LEFT_OUT = "dataset_left_out"  # what the data set's store holds and is not read

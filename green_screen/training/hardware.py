@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import platform
 import re
 from pathlib import Path
@@ -11,7 +13,10 @@ import tensorflow as tf
 
 from green_screen import names
 from green_screen.network.int8 import cpu_cores
+from green_screen.power.surroundings import surroundings
 from green_screen.training.settings import execution_settings
+
+logger = logging.getLogger(__name__)
 
 
 def hardware_tags() -> dict[str, str]:
@@ -32,6 +37,23 @@ def hardware_tags() -> dict[str, str]:
         tags[names.TAG_CUDA_VERSION] = str(build.get("cuda_version", "unknown"))
         tags[names.TAG_CUDNN_VERSION] = str(build.get("cudnn_version", "unknown"))
     return tags
+
+
+def host_tags() -> dict[str, str]:
+    """Return what around the run can change its measurement; what is not known has no tag."""
+    try:
+        host = surroundings()
+    except (OSError, ValueError, psutil.Error) as error:  # no reason to lose a run
+        logger.warning("the state of the host cannot be read: %s", error)
+        return {}
+    figures = {names.TAG_HOST_LOAD: host.load, names.TAG_HOST_STEAL_PERCENT: host.steal_percent}
+    texts = {
+        names.TAG_HOST_GOVERNOR: host.governor,
+        names.TAG_HOST_CLOCK: host.clock_source,
+        names.TAG_HOST_CONTAINER: host.container or "none",
+    }
+    known = {name: f"{value:.2f}" for name, value in figures.items() if math.isfinite(value)}
+    return known | {name: text for name, text in texts.items() if text}
 
 
 def _gpus() -> list[tf.config.PhysicalDevice]:

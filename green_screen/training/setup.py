@@ -27,7 +27,7 @@ from green_screen.options import TrainOptions, option_params
 from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 from green_screen.training import kernels, serving
-from green_screen.training.hardware import hardware_tags
+from green_screen.training.hardware import hardware_tags, host_tags
 from green_screen.training.request import check_trainings
 
 # Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
@@ -152,7 +152,7 @@ def log_request(resolved: Resolved, options: TrainOptions, run: RunLogger) -> No
         }
     )
     run.tags({names.TAG_RULES: json.dumps([dataclasses.asdict(r) for r in resolved.rules])})
-    run.tags(hardware_tags())
+    run.tags({**hardware_tags(), **host_tags()})
 
 
 def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogger) -> None:

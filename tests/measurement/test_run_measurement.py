@@ -25,6 +25,7 @@ from green_screen.measurement.run_measurement import MeasurementSummary, RunMeas
 from green_screen.measurement.trace_file import integrals_j, read_trace
 from green_screen.power import idle, rapl
 from green_screen.power.heartbeat import Heartbeat
+from green_screen.power.surroundings import Surroundings
 from green_screen.power.validity import Clock, clock_reason
 from green_screen.training import hardware
 
@@ -501,6 +502,23 @@ def test_the_driver_is_told_by_its_version():
     assert hardware.driver_version(closed + "GCC version: gcc version 12.2.0") == "580.65.06"
     assert hardware.driver_version(open_) == "535.183.01"
     assert hardware.driver_version("") == "unknown"
+
+
+def test_the_state_of_the_host_is_told_and_costs_no_run_where_it_cannot_be(monkeypatch):
+    host = {"governor": "performance", "load": 1.5, "container": "", "clock_source": ""}
+    found = Surroundings(steal_percent=math.nan, **host)
+    monkeypatch.setattr(hardware, "surroundings", lambda: found)
+    assert hardware.host_tags() == {
+        names.TAG_HOST_LOAD: "1.50",
+        names.TAG_HOST_GOVERNOR: "performance",
+        names.TAG_HOST_CONTAINER: "none",
+    }
+
+    def unreadable():
+        raise OSError("no load average here")
+
+    monkeypatch.setattr(hardware, "surroundings", unreadable)
+    assert hardware.host_tags() == {}
 
 
 def test_the_advice_to_allow_rapl_is_given_where_it_helps(gpus, monkeypatch, caplog):

@@ -97,6 +97,7 @@ def test_the_data_and_the_hardware_are_logged(finished):
     assert finished.data.tags["tensorflow_version"] == tf.__version__
     assert xla.NO_TRITON_PRODUCTS in finished.data.tags["xla_flags"].split()
     assert int(finished.data.tags["cpu_cores"]) >= 1
+    assert float(finished.data.tags["host_load"]) >= 0 and finished.data.tags["host_container"]
 
 
 def test_each_declared_epoch_is_logged_once_and_further_ones_apart(finished):
