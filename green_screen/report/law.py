@@ -208,9 +208,10 @@ def _held_out(found: HeldOut) -> tuple[str, ...]:
 def _groups(law: LawAnalysis) -> Iterator[str]:
     for row in law.groups.to_dict("records"):
         direction = "more" if row["percent"] > 0 else "less"
+        size = count(row["n_configurations"], "configuration")
         yield (
-            f"The law is off for a whole group: the {count(int(row['n_runs']), 'run')} with "
-            f"{row['group']} take {number(abs(row['percent']), 2)} % {direction} than it says."
+            f"The law is off for a whole group: the {size} with {row['group']} take "
+            f"{number(abs(row['percent']), 2)} % {direction} than it says."
         )
     if law.permutation is not None:
         check = law.permutation

@@ -142,7 +142,7 @@ def analyze_law(
         ratios=ratios,
         tests=factor_tests(fit, used, y, alpha),
         controls=controls,
-        groups=groups_off(residual, used, fit.noise, alpha),
+        groups=groups_off(fit, used, y, alpha),
         permutation=law_permutation(
             fit, used, y, permutations=permutations, alpha=alpha, seed=seed
         ),
@@ -185,8 +185,12 @@ def _training_model(
         law, why = _fitted(part, usable, log_response(usable, part))
         if law is not None:
             laws[part.name] = law
-        elif part.name != "conversion_j" or (
-            (used[EFFECTIVE + "internal"] == "post_quantization").any()
+        elif not (
+            (part.name == "evaluation_j" and "validation_j" in laws)
+            or (
+                part.name == "conversion_j"
+                and not (used[EFFECTIVE + "internal"] == "post_quantization").any()
+            )
         ):
             missing.append(f"{part.label}: not in predictions, {why}")
     most = common_task(used)

@@ -22,7 +22,15 @@ _ARRAYS = ("theta", "covariance", "prior_spread")
 _NUMBERS = ("noise", "residual_df", "objective", "penalty_noise")
 
 # What a training's energy is split into; the sum is its total.
-PARTS_J = ("launching_j", "computing_j", "validation_j", "warmup_j", "setup_j", "conversion_j")
+PARTS_J = (
+    "launching_j",
+    "computing_j",
+    "validation_j",
+    "evaluation_j",
+    "warmup_j",
+    "setup_j",
+    "conversion_j",
+)
 FORECAST_COLUMNS = (
     *(f"energy_{end}" for end in ("j", "low_j", "high_j")),
     *(f"duration_{end}" for end in ("s", "low_s", "high_s")),
@@ -69,8 +77,11 @@ class TrainingModel:
     @property
     def missing(self) -> tuple[str, ...]:
         """What the runs did not have, and so is not in a prediction."""
-        needed = ("training_s", "validation_j", "validation_s", "setup_j", "setup_s", "warmup_j")
-        return tuple(name for name in (*needed, "warmup_s") if name not in self.laws)
+        needed = ["training_s", "validation_j", "validation_s"]
+        needed += ["setup_j", "setup_s", "warmup_j", "warmup_s"]
+        if "validation_j" not in self.laws:
+            needed.append("evaluation_j")
+        return tuple(name for name in needed if name not in self.laws)
 
     @property
     def counts_epochs(self) -> bool:
@@ -112,11 +123,13 @@ class TrainingModel:
         Args:
             effective: Configurations, a column a factor, levels as text.
             epochs: Epochs of training and validation.
-            images: Images to train on instead, without validation.
+            images: Images to train on instead, without validation and evaluation.
 
         Returns:
             One row a configuration with :data:`FORECAST_COLUMNS`: each total with its 1 - alpha
-            interval for one new run, and the parts of the energy. NaN where parts are missing.
+            interval for one new run, and the parts of the energy, which are those of a run's own
+            total but for the moments between its phases (``other_energy_j``). NaN where parts are
+            missing.
         """
         rows = self.frame(effective)
         shares = [partition_percentages(text) for text in effective["partitioning"]]
@@ -124,11 +137,17 @@ class TrainingModel:
         if images is None:
             trained = epochs * whole * np.array([part[0] for part in shares]) / 100.0
             validated = epochs * whole * np.array([part[1] for part in shares]) / 100.0
+            tested = np.array([part[2] for part in shares]) / 100.0
         else:
             trained = np.full(len(rows), images if self.per == "image" else images / self.images)
-            validated = np.zeros(len(rows))
+            validated = tested = np.zeros(len(rows))
         converts = (effective["internal"] == "post_quantization").to_numpy(dtype=float)
-        counts = {"training": trained, "validation": validated, "conversion": converts}
+        counts = {
+            "training": trained,
+            "validation": validated,
+            "evaluation": tested,
+            "conversion": converts,
+        }
         joules, half_j, parts = self._total("j", rows, counts)
         seconds, half_s, _ = self._total("s", rows, counts)
         watts = joules / seconds
@@ -155,12 +174,15 @@ class TrainingModel:
 
         What makes a run's images dear makes its validation dear too, so their errors are added;
         those of what is paid once are independent of them. A part without a law counts as nothing
-        (`missing` names it), but for validation: that of a third of a trained image, by arithmetic.
+        (`missing` names it), but for an evaluated image, which costs what a validated one does, and
+        for validation: that of a third of a trained image, by arithmetic.
         """
         parts, errors = {}, {}
-        for name in ("training", "validation", "warmup", "setup", "conversion"):
+        for name in ("training", "validation", "evaluation", "warmup", "setup", "conversion"):
             key = f"{name}_{unit}"
             times = counts.get(name, np.ones(len(rows)))
+            if key not in self.laws and name == "evaluation":
+                key, times = f"validation_{unit}", times * self.images
             if key not in self.laws and name == "validation" and f"training_{unit}" in self.laws:
                 key, times = f"training_{unit}", times * VALIDATION_SHARE
             if key not in self.laws:
@@ -171,7 +193,7 @@ class TrainingModel:
             parts[name] = np.exp(law.log_energy(at)) * times
             errors[name] = parts[name] * law.half_width(at, self.alpha, new_run=True)
         total = np.sum(list(parts.values()), axis=0)
-        steady = errors["training"] + errors["validation"]
+        steady = errors["training"] + errors["validation"] + errors["evaluation"]
         once = [errors[name] ** 2 for name in ("warmup", "setup", "conversion")]
         return total, np.sqrt(steady**2 + np.sum(once, axis=0)) / total, parts
 

@@ -102,6 +102,13 @@ def _pass(runs: pd.DataFrame) -> pd.Series[float]:
     return runs[names.ENERGY_PER_EPOCH_J] / weight.astype(float)
 
 
+def _evaluation(runs: pd.DataFrame) -> pd.Series[float]:
+    shares = runs[EFFECTIVE + "partitioning"].map(partition_percentages)
+    return runs[names.EVALUATION_ENERGY_J] / shares.map(lambda parts: parts[2] / 100.0).astype(
+        float
+    )
+
+
 _FORWARD = ("precision", "internal")
 
 TRAINING_J = LawResponse(
@@ -169,6 +176,15 @@ PARTS: tuple[LawResponse, ...] = (
     TRAINING_S,
     VALIDATION_J,
     VALIDATION_S,
+    LawResponse(
+        name="evaluation_j",
+        metric=names.EVALUATION_ENERGY_J,
+        unit="J",
+        label="evaluation energy",
+        value=_evaluation,
+        per="pass over the data",
+        factors=_FORWARD,
+    ),
     _once("setup_j", names.SETUP_ENERGY_J, "J", "set-up energy"),
     _once("setup_s", names.SETUP_S, "s", "set-up time"),
     _once("warmup_j", names.WARMUP_ENERGY_J, "J", "warm-up energy", *_FORWARD),

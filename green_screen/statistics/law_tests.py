@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from green_screen.results.frame import EFFECTIVE
+from green_screen.results.frame import EFFECTIVE, configurations
 from green_screen.space import FACTOR_NAMES, MOMENTUM_OPTIMIZERS
 from green_screen.statistics.anova import Projections, holm, orthonormal
 from green_screen.statistics.coding import MOMENTUM, Matrix, nested_name, sort_levels
@@ -20,11 +20,11 @@ from green_screen.statistics.validation import PermutationCheck, permuted_rule
 
 TEST_COLUMNS = ("term", "df", "f", "p", "p_holm", "finding")
 CONTROL_COLUMNS = (*TEST_COLUMNS, "level", "ratio", "ci_low", "ci_high")
-GROUP_COLUMNS = ("group", "n_runs", "percent", "p_adjusted")
+GROUP_COLUMNS = ("group", "n_configurations", "percent", "p_holm")
 
 # A control is not tested where it would leave fewer residual degrees of freedom.
 _MIN_CONTROL_DF = 5.0
-# A group of fewer runs is a matter of single runs.
+# A group of fewer configurations is a matter of single ones.
 _MIN_GROUP = 4
 
 
@@ -129,50 +129,50 @@ def law_permutation(
 
 
 def groups_off(
-    residual: Matrix, runs: pd.DataFrame, noise: float, alpha: float, most: int = 5
+    fit: LawFit, runs: pd.DataFrame, y: Matrix, alpha: float, most: int = 5
 ) -> pd.DataFrame:
-    """Name the groups of runs, by one level or two, whose residuals are off together.
+    """Name the levels, and pairs of levels, whose configurations are off together.
+
+    A configuration counts once, by the mean of its runs: a baseline that is repeated and off is
+    one configuration that the law misses, not a group.
 
     Returns:
         The columns of :data:`GROUP_COLUMNS`: ``percent`` is how much more than the law the group
-        takes. By the normal distribution of a group's mean, Bonferroni over all groups; the
-        strongest first, and no group that a stronger one explains (nine of ten runs in common).
+        takes. By the t distribution of a group's mean, Holm over all groups; the strongest first,
+        and no group that a stronger one explains (nine of ten configurations in common).
     """
-    members = {name: inside for name, inside in _groups(runs) if inside.sum() >= _MIN_GROUP}
-    found = []
-    for name, inside in members.items():
-        n = int(inside.sum())
-        if n > len(runs) - _MIN_GROUP:
-            continue
-        mean = float(residual[inside].mean())
-        p = float(2 * stats.norm.sf(abs(mean) * np.sqrt(n) / noise)) * len(members)
-        if p <= alpha:
-            found.append((p, name, n, 100 * float(np.expm1(mean))))
-    kept: list[tuple[float, str, int, float]] = []
-    for row in sorted(found):
-        inside = members[row[1]]
-        overlaps = (
-            np.logical_and(members[other], inside).sum() / min(inside.sum(), members[other].sum())
-            for _, other, _, _ in kept
-        )
-        if len(kept) < most and not any(share > 0.9 for share in overlaps):
-            kept.append(row)
-    return pd.DataFrame(
-        [(name, n, percent, min(p, 1.0)) for p, name, n, percent in kept],
-        columns=list(GROUP_COLUMNS),
-    )
+    of_run = pd.factorize(configurations(runs))[0]
+    residual = y - fit.log_energy(fit.design.rows(runs))
+    means = np.bincount(of_run, residual) / np.bincount(of_run)
+    groups, members = _groups(runs.iloc[np.unique(of_run, return_index=True)[1]])
+    size = members.sum(axis=1)
+    large = (size >= _MIN_GROUP) & (size <= len(means) - _MIN_GROUP)
+    members, size, groups = members[large], size[large], groups[large]
+    off = members @ means / size
+    p = holm(2 * stats.t.sf(np.abs(off) * np.sqrt(size) / fit.noise, fit.residual_df))
+    kept: list[int] = []
+    for i in np.lexsort((groups, p)):
+        common = (members[kept] & members[i]).sum(axis=1) / np.minimum(size[kept], size[i])
+        if p[i] <= alpha and len(kept) < most and not (common > 0.9).any():
+            kept.append(int(i))
+    values = zip(groups[kept], size[kept], 100 * np.expm1(off[kept]), p[kept], strict=True)
+    return pd.DataFrame(list(values), columns=list(GROUP_COLUMNS))
 
 
-def _groups(runs: pd.DataFrame) -> Iterator[tuple[str, Matrix]]:
+def _groups(runs: pd.DataFrame) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.bool_]]:
+    """Return the names of all levels and pairs of levels, and which runs are in each."""
     single = [
-        (f"{factor}={level}", factor, (runs[EFFECTIVE + factor] == level).to_numpy())
+        (factor, f"{factor}={level}", (runs[EFFECTIVE + factor] == level).to_numpy())
         for factor in FACTOR_NAMES
         for level in sorted(set(runs[EFFECTIVE + factor]))
     ]
-    yield from ((name, inside) for name, _, inside in single)
-    for (one, factor, inside), (other, second, within) in itertools.combinations(single, 2):
-        if factor != second:
-            yield f"{one}, {other}", np.logical_and(inside, within)
+    pairs = [
+        (f"{one[1]}, {other[1]}", one[2] & other[2])
+        for one, other in itertools.combinations(single, 2)
+        if one[0] != other[0]
+    ]
+    names, members = zip(*((name, inside) for _, name, inside in single), *pairs, strict=True)
+    return np.array(names, dtype=object), np.array(members)
 
 
 def _without(design: LawDesign, factor: str) -> LawDesign:

@@ -141,9 +141,25 @@ def test_runs_that_are_off_together_are_named() -> None:
     slow = (runs[EFFECTIVE + "optimizer"] == "AdamW") & (runs[EFFECTIVE + "augmentation"] == "None")
     runs.loc[slow, names.ENERGY_PER_1K_IMAGES_J] *= 1.2
     fit, used, y = fitted(runs)
-    named = groups_off(y - fit.log_energy(fit.design.rows(used)), used, fit.noise, 0.05)
+    named = groups_off(fit, used, y, 0.05)
     assert named["group"][0] == "augmentation=None, optimizer=AdamW"
     assert named["percent"][0] > 5
+
+
+def test_noise_alone_puts_no_group_off() -> None:
+    fit, used, _ = fitted(LawCampaign(seed=9, noise=0.02).frame())
+    rows = fit.design.rows(used)
+    fitted_y, slopes = fit.log_energy(rows), jacobian(fit.theta, fit.design, rows)
+    rng, told = np.random.default_rng(3), np.linalg.qr(slopes)[0]
+    named = 0
+    for _ in range(60):
+        error = rng.normal(0.0, fit.noise, len(used))
+        named += len(groups_off(fit, used, fitted_y + error - told @ (told.T @ error), 0.05)) > 0
+    # More than 8 of 60 has less than one chance in a hundred at a rate of 5 %.
+    assert named <= 8
+    # A baseline that is repeated counts once.
+    baseline = (used["kind"] == names.KIND_BASELINE).to_numpy()
+    assert groups_off(fit, used, fitted_y + 3 * fit.noise * baseline, 0.05).empty
 
 
 def test_one_batch_size_is_refused() -> None:

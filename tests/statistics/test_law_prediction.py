@@ -40,9 +40,9 @@ def test_new_runs_lie_in_their_intervals(law: LawAnalysis) -> None:
     new = LawCampaign(seed=99, n_runs=150).frame()
     levels = new[[EFFECTIVE + f for f in FACTOR_NAMES]].set_axis(list(FACTOR_NAMES), axis=1)
     found = _model(law).predict(levels, epochs=5)
-    # The evaluation is not part of a prediction.
-    energy = new[names.ENERGY_TOTAL_J] - new[names.EVALUATION_ENERGY_J]
-    for true, name in ((energy, "energy_{}j"),):
+    energy = new[names.ENERGY_TOTAL_J]
+    emissions = new[names.EMISSIONS_TOTAL_KG_CO2EQ]
+    for true, name in ((energy, "energy_{}j"), (emissions, "emissions_{}kg_co2eq")):
         low, high = found[name.format("low_")], found[name.format("high_")]
         assert 0.9 <= ((true >= low) & (true <= high)).mean() <= 1.0
     assert np.median(np.abs(found["energy_j"] / energy - 1)) < 0.05
@@ -58,10 +58,32 @@ def test_the_parts_are_the_whole(law: LawAnalysis) -> None:
     assert found["launching_j"] > found["computing_j"]
     big = _model(law).predict(levels.assign(batch_size="128"), epochs=3).iloc[0]
     assert big["launching_j"] < big["computing_j"]
-    once = ["warmup_j", "setup_j", "conversion_j"]
+    once = ["warmup_j", "setup_j", "conversion_j", "evaluation_j"]
     longer = _model(law).predict(levels, epochs=30).iloc[0]
     assert longer[once].tolist() == pytest.approx(found[once].tolist())
     assert longer["validation_j"] == pytest.approx(10 * found["validation_j"])
+
+
+def test_an_evaluation_that_was_not_measured_costs_what_a_validation_does(law: LawAnalysis) -> None:
+    levels = pd.DataFrame([Space.load().baseline.as_params()])
+    runs = LawCampaign(seed=1).frame()
+    without = analyze_law(
+        runs.assign(**{names.EVALUATION_ENERGY_J: np.nan}), permutations=0, cv_repeats=0
+    )
+    evaluation_j, validation_j = (
+        _model(without).predict(levels, epochs=1)[f"{part}_j"][0]
+        for part in ("evaluation", "validation")
+    )
+    assert evaluation_j == pytest.approx(validation_j)  # 60-20-20: as many images
+    assert evaluation_j == pytest.approx(
+        _model(law).predict(levels, epochs=1)["evaluation_j"][0], rel=0.02
+    )
+    assert not any("evaluation" in statement for statement in without.statements)
+    neither = {names.EVALUATION_ENERGY_J: np.nan, names.VALIDATION_ENERGY_PER_1K_IMAGES_J: np.nan}
+    least = analyze_law(runs.assign(**neither), permutations=0, cv_repeats=0)
+    assert _model(least).predict(levels, epochs=1)["evaluation_j"][0] == 0
+    assert "evaluation_j" in _model(least).missing
+    assert any("evaluation energy: not in predictions" in text for text in least.statements)
 
 
 def test_images_train_without_validation(law: LawAnalysis) -> None:
@@ -119,6 +141,15 @@ def test_the_registered_law_explains_itself(
     finally:
         mlflow.set_tracking_uri(before)
     printed = capsys.readouterr().out
-    for text in ("launching", "computing", "validation", "warmup", "setup", " W, 95 %", "kg CO2eq"):
+    for text in (
+        "launching",
+        "computing",
+        "validation",
+        "evaluation",
+        "warmup",
+        "setup",
+        " W, 95 %",
+        "kg CO2eq",
+    ):
         assert text in printed
     assert "come on top" not in printed

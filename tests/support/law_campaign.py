@@ -82,8 +82,10 @@ class LawCampaign:
         epoch = training * n_train + validation * n_validation
         xla = (runs[EFFECTIVE + "internal"] == "jit_compilation").to_numpy()
         warmup = np.where(xla, 8_000.0, 2_000.0) * factor
+        n_test = shares.map(lambda parts: parts[2] * _IMAGES / 100).astype(float)
+        evaluation = validation * n_test
         once = runs[names.SETUP_ENERGY_J] + warmup + runs[names.CONVERSION_ENERGY_J].fillna(0.0)
-        total = once + runs[names.EVALUATION_ENERGY_J] + self.epochs * epoch
+        total = once + evaluation + self.epochs * epoch
         return runs.assign(
             **{
                 names.ENERGY_PER_1K_IMAGES_J: training * 1e3,
@@ -93,6 +95,7 @@ class LawCampaign:
                 names.N_TRAIN_IMAGES: n_train,
                 names.N_VALIDATION_IMAGES: n_validation,
                 names.ENERGY_PER_EPOCH_J: epoch,
+                names.EVALUATION_ENERGY_J: evaluation,
                 names.WARMUP_ENERGY_J: warmup,
                 names.WARMUP_S: warmup / 120.0,
                 names.SETUP_S: runs[names.SETUP_ENERGY_J] / 100.0,

@@ -201,7 +201,9 @@ class SimulatedCampaign:
         conversion = {names.CONVERSION_ENERGY_J: 1_500.0} if converts else {}
         setup = 500.0 * math.exp(rng.normal(0.0, 0.05))
         total = setup + warmup + sum(conversion.values()) + 100.0 + epoch_j * self.epochs
-        images = 45_000
+        # The partitioning acts on an epoch by the images that it has, not on what one costs.
+        share = self.effects.get("partitioning", {}).get(effective.partitioning, 1.0)
+        images = 45_000 * share
         return {
             names.ENERGY_PER_EPOCH_J: epoch_j,
             names.ENERGY_PER_EPOCH_NET_J: epoch_j * 0.5,
