@@ -29,7 +29,7 @@ from green_screen.executors.executor import TRAINER, Executor
 from green_screen.executors.local import LocalExecutor, local_devices
 from green_screen.options import AnalyzeOptions, OptionError, option_params
 from green_screen.registry import registration
-from green_screen.registry.energy_service import energy_models, log_energy_model
+from green_screen.registry.energy_service import EnergyModels, energy_models, log_energy_model
 from green_screen.report import gallery
 from green_screen.report.figure_trace import RunPower
 from green_screen.report.findings import Findings
@@ -38,7 +38,7 @@ from green_screen.results.runs import read_epochs
 from green_screen.results.subject import Subject, read_subject
 from green_screen.results.traces import read_run_trace
 from green_screen.statistics.coding import CodingKind
-from green_screen.statistics.law_analysis import analyze_law
+from green_screen.statistics.law_analysis import LawAnalysis, analyze_law
 from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model
 from green_screen.tracking import RunLogger
 from green_screen.training import request
@@ -107,7 +107,8 @@ def analyze(
             stack.callback(executor.close)
         cost = _cost(subject, options)
         law = analyze_law(runs)
-        fits = _fits(runs, options)
+        coding = cast(CodingKind, options.coding)
+        analysis = fit_energy_model(runs, response=options.response, coding=coding)
         selection, problems = chosen(runs, options)
         final: FinalComparison | None = None
         made: FinalRuns | None = None
@@ -130,14 +131,13 @@ def analyze(
                 campaign_run_id=subject.run_id,
                 runs=runs,
                 hardware=subject.hardware(),
-                analysis=fits[options.response],
+                analysis=analysis,
                 law=law,
                 baseline=subject.baseline,
                 selection=selection,
                 final=final,
                 problems=problems,
                 front=tradeoff.pareto_front(runs),
-                break_even=tradeoff.break_even(fits["epoch"]),
                 target_accuracy=target_accuracy,
                 to_accuracy=to_accuracy,
                 cost=cost,
@@ -149,7 +149,7 @@ def analyze(
         model = None
         if made is not None and made.model_run_id is not None:
             model = registration.register_selected(findings, made.model_run_id)
-        predictors = energy_models(law, [fits[response] for response in PREDICTORS])
+        predictors = _predictors(law, runs, analysis, coding)
         if predictors is not None:
             tracking.patiently(lambda: log_energy_model(predictors))
     return Analyzed(
@@ -175,17 +175,22 @@ def latest_options(campaign_run_id: str) -> AnalyzeOptions:
     return AnalyzeOptions(**options_of(AnalyzeOptions, found[0].data.params) if found else {})
 
 
-def _fits(runs: pd.DataFrame, options: AnalyzeOptions) -> dict[str, EnergyAnalysis]:
-    """Return the fit of the response, and those that predictions and break-even are made from."""
-    asked, coding = options.response, cast(CodingKind, options.coding)
-    fits = {
-        other: fit_energy_model(
-            runs, response=other, coding=coding, permutations=0, cv_repeats=0, trees=0
-        )
-        for other in PREDICTORS
-        if other != asked
-    }
-    return {asked: fit_energy_model(runs, response=asked, coding=coding), **fits}
+def _predictors(
+    law: LawAnalysis, runs: pd.DataFrame, fitted: EnergyAnalysis, coding: CodingKind
+) -> EnergyModels | None:
+    """Return what predicts the campaign's energies; log-linear models where the law does not."""
+    if by_law := energy_models(law, ()):
+        return by_law
+    bare = {"permutations": 0, "cv_repeats": 0, "trees": 0}
+    return energy_models(
+        None,
+        [
+            fitted
+            if response == fitted.response.name
+            else fit_energy_model(runs, response=response, coding=coding, **bare)
+            for response in PREDICTORS
+        ],
+    )
 
 
 def chosen(runs: pd.DataFrame, options: AnalyzeOptions) -> tuple[Selection | None, tuple[str, ...]]:

@@ -31,8 +31,8 @@ def lines(result: Analyzed) -> Iterator[str]:
         else:
             yield from plain(candidates_table(findings.selection, findings.source))
         yield ""
-    if moving := findings.analysis.findings:
-        label = findings.analysis.response.label
+    label, moving = findings.moving
+    if moving:
         yield from _folded(f"shown to move the {label} (Holm's correction): {', '.join(moving)}")
     if findings.finals_reused:
         yield f"{findings.finals_reused} final runs of an earlier analysis were used again"

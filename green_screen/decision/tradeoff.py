@@ -1,4 +1,4 @@
-"""What energy buys: Pareto front, energy to an accuracy, break-even of levels, and its price."""
+"""What energy buys: Pareto front, energy to an accuracy, and its price."""
 
 from __future__ import annotations
 
@@ -6,41 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from green_screen import names
 from green_screen.power.emissions import check_country
-from green_screen.results.frame import EFFECTIVE
-from green_screen.space import FACTOR_NAMES, TrainingConfig, resolve
-from green_screen.statistics.anova import holm
-from green_screen.statistics.coding import Matrix, matrix_rank
-from green_screen.statistics.estimators import LeastSquares
-from green_screen.statistics.model_matrix import MIN_RESIDUAL_DF, Design
-from green_screen.statistics.prediction import EnergyModel
-from green_screen.statistics.regression import EnergyAnalysis
 from green_screen.statistics.responses import MEASURED_TASK, UsableRuns, exclusion_reasons
 
 J_PER_KWH = 3.6e6
-
-# Energy that a run takes once, whatever the number of epochs.
-ONCE_METRICS = (names.SETUP_ENERGY_J, names.WARMUP_ENERGY_J, names.CONVERSION_ENERGY_J)
-
-BREAK_EVEN_COLUMNS = (
-    "factor",
-    "level",
-    "reference",
-    "once_extra_j",
-    "once_low_j",
-    "once_high_j",
-    "saved_per_epoch_j",
-    "saved_low_j",
-    "saved_high_j",
-    "break_even_epochs",
-    "epochs_low",
-    "epochs_high",
-)
-
-_DRAWS = 4000
 
 
 def pareto_front(
@@ -205,170 +176,3 @@ def carbon_intensity_g_per_kwh(country: str) -> float:
 
     mix = DataSource().get_global_energy_mix_data()
     return float(mix[country]["carbon_intensity"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class BreakEven:
-    """What levels cost once and when they have paid it back.
-
-    Attributes:
-        levels: Columns :data:`BREAK_EVEN_COLUMNS`, one row a level that costs more once.
-        statement: Why there are no rows; empty if there are.
-        unknown: The same if nothing could be estimated; empty if it is known that there are none.
-    """
-
-    levels: pd.DataFrame
-    statement: str
-    unknown: str = ""
-
-
-def break_even(analysis: EnergyAnalysis, config: TrainingConfig | None = None) -> BreakEven:
-    """Return after how many epochs each level that costs more energy once has paid it back.
-
-    What a run takes once (:func:`once_j`) is regressed on the main effects, in joules.
-    A level is listed if it takes more than the reference, after Holm's correction for all levels.
-    What it saves in each epoch is that of `config` by the energy model. The interval of the ratio
-    comes from draws of both estimates.
-
-    Args:
-        analysis: An analysis of the energy per epoch.
-        config: The configuration to change one level of; by default the references of all factors.
-
-    Returns:
-        The levels. ``break_even_epochs`` is infinite if the level saves nothing, and so is
-        ``epochs_high`` if that cannot be ruled out. No rows, and a statement, if nothing can be
-        estimated.
-
-    Raises:
-        ValueError: The analysis is of another response, or `config` has a level that its runs lack.
-    """
-    if analysis.response.name != "epoch":
-        raise ValueError(
-            f"the analysis must be of the response epoch, but got {analysis.response.name}"
-        )
-    model = analysis.model
-    if model is None:
-        return _no_break_even("no model of the energy per epoch was fitted")
-    settings = {f: c.reference for f, c in model.design.codings.items() if f in FACTOR_NAMES}
-    if config is not None:
-        settings = resolve(config).effective.as_params()
-    for factor, level in settings.items():
-        coding = model.design.codings.get(factor)
-        if coding is not None and level not in coding.levels:
-            raise ValueError(
-                f"config must have levels that the runs have, but got {factor}={level}; "
-                f"they have {', '.join(coding.levels)}"
-            )
-    once = once_j(analysis.runs)
-    known = np.isfinite(once)
-    additive = Design(
-        tuple(term for term in model.design.terms if term.kind != "interaction"),
-        model.design.codings,
-        model.design.covariates,
-    )
-    matrix = additive.matrix(analysis.runs[known])
-    rank = matrix_rank(matrix) if len(matrix) else 0
-    if len(matrix) - rank < MIN_RESIDUAL_DF:
-        return _no_break_even(
-            f"{' + '.join(ONCE_METRICS)} is known of {len(matrix)} of {len(once)} usable runs, "
-            f"too few for {rank} parameters and {MIN_RESIDUAL_DF} residual degrees of freedom"
-        )
-    extra = LeastSquares().fit(matrix, once[known].to_numpy())
-    rows = []
-    for factor in (term.factors[0] for term in additive.terms if term.kind == "main"):
-        coding = model.design.codings[factor]
-        for level in coding.columns:
-            start = settings | {factor: coding.reference}
-            change = start | {factor: level}
-            contrast = additive.marginal_row(change) - additive.marginal_row(start)
-            if extra.estimable(contrast).all():
-                rows.append(
-                    {"factor": factor, "level": level, "reference": coding.reference}
-                    | _pay_back(extra, contrast, model, start, change, analysis.alpha)
-                )
-    if not rows:
-        return _no_break_even("the runs lack the combinations of levels that tell them apart")
-    table = pd.DataFrame(rows)
-    costs_more = (table["once_extra_j"] > 0) & (holm(table["p"].to_numpy()) <= analysis.alpha)
-    if not costs_more.any():
-        statement = (
-            "No level is shown to cost more energy once than its reference, so none has anything "
-            "to pay back."
-        )
-        return BreakEven(levels=pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS)), statement=statement)
-    levels = table.loc[costs_more, list(BREAK_EVEN_COLUMNS)].reset_index(drop=True)
-    return BreakEven(levels=levels, statement="")
-
-
-def once_j(runs: pd.DataFrame) -> pd.Series[float]:
-    """Return the energy that a run takes once: set-up, warm-up and conversion.
-
-    NaN where a part is unknown. Only post-training quantization converts; what did not happen took
-    no energy, which is a true 0.
-    """
-    converts = runs[EFFECTIVE + "internal"] == "post_quantization"
-    parts = runs[list(ONCE_METRICS)].copy()
-    parts[names.CONVERSION_ENERGY_J] = parts[names.CONVERSION_ENERGY_J].where(converts, 0.0)
-    return parts.sum(axis=1, skipna=False)
-
-
-def _no_break_even(why: str) -> BreakEven:
-    text = f"When a level has paid back what it costs once cannot be estimated: {why}."
-    levels = pd.DataFrame(columns=list(BREAK_EVEN_COLUMNS))
-    return BreakEven(levels=levels, statement=text, unknown=text)
-
-
-def _pay_back(
-    once: LeastSquares,
-    once_contrast: Matrix,
-    model: EnergyModel,
-    start: dict[str, str],
-    change: dict[str, str],
-    alpha: float,
-) -> dict[str, float]:
-    """Compare two settings: extra energy once, saving an epoch, and their ratio with intervals."""
-    rng = np.random.default_rng(0)
-    before, after = model.design.marginal_row(start), model.design.marginal_row(change)
-    extra_j, extra_draws = _draws(once, once_contrast, rng)
-    log_j, log_draws = _draws(model.regression, np.vstack([before, after]), rng)
-    if not model.regression.estimable(np.vstack([before, after])).all():
-        log_j, log_draws = np.full_like(log_j, np.nan), np.full_like(log_draws, np.nan)
-    saved_j = float(np.exp(log_j[0]) - np.exp(log_j[1]))
-    saved_draws = np.exp(log_draws[0]) - np.exp(log_draws[1])
-    error_j = np.sqrt(once_contrast @ once.gram_inverse_ @ once_contrast.T).item()
-    error_j *= np.sqrt(once.residual_variance_)
-    quantiles = [alpha / 2, 1 - alpha / 2]
-    # A level that saves nothing never pays back; one that costs nothing has paid at once.
-    epochs_draws = np.where(
-        saved_draws > 0, np.clip(extra_draws[0], 0, None) / np.abs(saved_draws), np.inf
-    )
-    epochs_draws[np.isnan(saved_draws)] = np.nan
-    once_low_j, once_high_j = np.quantile(extra_draws[0], quantiles)
-    saved_low_j, saved_high_j = np.quantile(saved_draws, quantiles)
-    # No interpolation: it would turn an infinite neighbour into NaN.
-    low, high = np.quantile(epochs_draws, quantiles, method="inverted_cdf")
-    epochs = max(float(extra_j[0]), 0.0) / saved_j if saved_j > 0 else np.inf
-    return {
-        "p": float(2 * stats.t.sf(abs(extra_j[0]) / error_j, once.residual_df_)),
-        "once_extra_j": float(extra_j[0]),
-        "once_low_j": float(once_low_j),
-        "once_high_j": float(once_high_j),
-        "saved_per_epoch_j": saved_j,
-        "saved_low_j": float(saved_low_j),
-        "saved_high_j": float(saved_high_j),
-        "break_even_epochs": epochs if np.isfinite(saved_j) else np.nan,
-        "epochs_low": float(low),
-        "epochs_high": float(high),
-    }
-
-
-def _draws(
-    regression: LeastSquares, rows: Matrix, rng: np.random.Generator
-) -> tuple[Matrix, Matrix]:
-    """Return the estimates of `rows` and draws of them (rows x draws) from their t distribution."""
-    center = rows @ regression.coef_
-    covariance = rows @ regression.gram_inverse_ @ rows.T * regression.residual_variance_
-    draws = stats.multivariate_t(
-        center, covariance, df=regression.residual_df_, allow_singular=True, seed=rng
-    ).rvs(_DRAWS)
-    return center, np.asarray(draws).reshape(_DRAWS, len(center)).T

@@ -38,6 +38,11 @@ class Column:
     numeric: bool = False
 
 
+def numeric(*names: str) -> tuple[Column, ...]:
+    """Return columns of numbers without a unit."""
+    return tuple(Column(name, numeric=True) for name in names)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of texts, one tuple a row; rows in `marked` are emphasised.

@@ -74,7 +74,9 @@ def machine(hardware: Mapping[str, str]) -> str:
 
 
 def effects(findings: Findings) -> Section:
-    """Return the section on what moves the energy."""
+    """Return the section on what moves the energy; empty where the law has told it."""
+    if findings.told_by_law:
+        return Section("effects", "What moves the energy", ())
     analysis, figures = findings.analysis, findings.figures
     label = analysis.response.label
     blocks: list[Block] = []
@@ -112,18 +114,16 @@ def runs_section(findings: Findings) -> Section:
 def trust(findings: Findings) -> Section:
     """Return the section on how far the model can be believed."""
     analysis = findings.analysis
+    rows = tuple(tables.noise_rows(analysis))
+    caption = "What the repeated baseline says"
+    more: tuple[Block, ...] = ()
+    if not findings.told_by_law:
+        rows = (*tables.model_rows(analysis), *rows, *tables.permutation_rows(analysis))
+        caption = f"The model of log {analysis.response.label}, in sample and held out"
+        more = (findings.figures["fit"], tables.importance_table(analysis))
+    columns = (Column("Check"), Column("Value", numeric=True), Column("Meaning"))
     return Section(
-        "trust",
-        "How far to trust it",
-        (
-            Table(
-                caption=f"The model of log {analysis.response.label}, in sample and held out",
-                columns=(Column("Check"), Column("Value", numeric=True), Column("Meaning")),
-                rows=tuple(tables.trust_rows(analysis)),
-            ),
-            findings.figures["fit"],
-            tables.importance_table(analysis),
-        ),
+        "trust", "How far to trust it", (Table(caption=caption, columns=columns, rows=rows), *more)
     )
 
 
@@ -252,7 +252,8 @@ def untold(findings: Findings) -> Iterator[str]:
         without_gpu = subject == "start_temperature" and findings.source == names.SOURCE_ESTIMATE
         if subject not in held and not without_gpu:
             yield statement
-    yield from (why for why in (tables.no_target(findings), findings.break_even.unknown) if why)
+    if why := tables.no_target(findings):
+        yield why
 
 
 def held_constant(runs: pd.DataFrame) -> dict[str, str]:

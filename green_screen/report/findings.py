@@ -10,7 +10,7 @@ import pandas as pd
 from green_screen import names
 from green_screen.decision.final import Estimate, FinalComparison
 from green_screen.decision.selection import Selection
-from green_screen.decision.tradeoff import BreakEven, Cost
+from green_screen.decision.tradeoff import Cost
 from green_screen.report.document import interval, number, share, signed
 from green_screen.report.style import Rendered
 from green_screen.space import FACTOR_NAMES, TrainingConfig, canonical
@@ -47,7 +47,6 @@ class Findings:
         final: The final comparison; ``None`` if there was none.
         problems: Why a selection or a final comparison is missing.
         front: The Pareto front, rows of `runs`.
-        break_even: When levels have paid back what they cost once.
         target_accuracy: Validation accuracy of `to_accuracy`, as a fraction; NaN if there is none.
         to_accuracy: Energy to reach it, rows of
             :func:`green_screen.decision.tradeoff.energy_to_accuracy`.
@@ -68,13 +67,27 @@ class Findings:
     final: FinalComparison | None
     problems: tuple[str, ...]
     front: pd.DataFrame
-    break_even: BreakEven
     target_accuracy: float
     to_accuracy: pd.DataFrame
     cost: Cost
     finals_reused: int = 0
     figures: Mapping[str, Rendered] = field(default_factory=dict)
     how: str = ""
+
+    @property
+    def told_by_law(self) -> bool:
+        """Whether the law describes the energies, so that the log-linear model adds nothing."""
+        by_law = self.law.choice.model == "law"
+        return by_law and self.analysis.response.name in ("epoch", "per_1k_images")
+
+    @property
+    def moving(self) -> tuple[str, tuple[str, ...]]:
+        """What is shown to be moved, and by which terms."""
+        if self.told_by_law:
+            tests = self.law.tests
+            found = tests.loc[tests["finding"].astype(bool), "term"]
+            return self.law.response.label, tuple(found)
+        return self.analysis.response.label, tuple(self.analysis.findings)
 
     @property
     def source(self) -> str:

@@ -14,6 +14,7 @@ from green_screen.report.document import (
     count,
     interval,
     number,
+    numeric,
     p_value,
     percent,
 )
@@ -78,8 +79,7 @@ def _crossovers(law: LawAnalysis) -> Table:
         columns=(
             Column("Precision"),
             Column("Internal"),
-            Column("Batch size", numeric=True),
-            Column("95 % interval", numeric=True),
+            *numeric("Batch size", "95 % interval"),
             Column(f"At batch {first:.0f}", unit, numeric=True),
             Column(f"At batch {last:.0f}", unit, numeric=True),
         ),
@@ -101,8 +101,7 @@ def _ratios(law: LawAnalysis) -> Table:
         f"{law.reference['augmentation']}, with 95 % intervals",
         columns=(
             Column("Level"),
-            Column("A step", numeric=True),
-            Column("An image", numeric=True),
+            *numeric("A step", "An image"),
             *(Column(f"Energy at batch {batch}", numeric=True) for batch in batches),
         ),
         rows=tuple(rows),
@@ -140,10 +139,7 @@ def _tests(law: LawAnalysis) -> Table:
         "correction",
         columns=(
             Column("Factor"),
-            Column("df", numeric=True),
-            Column("F", numeric=True),
-            Column("p", numeric=True),
-            Column("p, Holm", numeric=True),
+            *numeric("df", "F", "p", "p, Holm"),
             Column("Shown to act"),
         ),
         rows=tuple(rows),
@@ -181,13 +177,15 @@ def _side_by_side(law: LawAnalysis) -> Table:
         f"{count(law.choice.repeats, 'repeat')}) of log {law.response.label}",
         columns=(
             Column("Model"),
-            Column("Parameters", numeric=True),
-            Column("Runs predicted", numeric=True),
-            Column("R²", numeric=True),
-            Column("R², 95 % of the repeats", numeric=True),
-            Column("Median error", numeric=True),
-            Column("90 % of errors below", numeric=True),
-            Column("Inside their interval", numeric=True),
+            *numeric(
+                "Parameters",
+                "Runs predicted",
+                "R²",
+                "R², 95 % of the repeats",
+                "Median error",
+                "90 % of errors below",
+                "Inside their interval",
+            ),
         ),
         rows=tuple(rows),
     )

@@ -54,7 +54,6 @@ def _tables(findings: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "importance", analysis.importance
     yield "pareto_front", findings.front
     yield "energy_to_accuracy", findings.to_accuracy
-    yield "break_even", findings.break_even.levels
     if findings.selection is not None:
         yield "candidates", findings.selection.candidates
         yield "not_candidates", findings.selection.excluded

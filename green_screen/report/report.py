@@ -72,7 +72,7 @@ def _without_gaps(section: Section) -> Section:
 
 def _lacking(findings: Findings) -> str:
     """Return the sentence on what the campaign should have shown; empty if it lacks nothing."""
-    if len(findings.analysis.anova):
+    if len(findings.analysis.anova) or len(findings.law.tests):
         return ""
     why = "; ".join(findings.analysis.statements) or "no reason was recorded"
     return f"No effect of a factor can be estimated from these runs: {why}."
@@ -169,7 +169,8 @@ def _trade_off(findings: Findings) -> Section:
     excluded = front_candidates(findings.runs).excluded
     if len(excluded):
         blocks.append(tables.left_out("Runs that could not be on the front", excluded))
-    blocks.extend(t for t in (tables.to_accuracy(findings), tables.break_even(findings)) if t)
+    if reached := tables.to_accuracy(findings):
+        blocks.append(reached)
     cost = findings.cost
     # Of several sources, an estimate is what the sum must be called.
     of_estimates = names.SOURCE_ESTIMATE in cost.sources

@@ -17,6 +17,7 @@ from green_screen.report.document import (
     count,
     interval,
     number,
+    numeric,
     p_value,
     percent,
 )
@@ -61,11 +62,7 @@ def final_table(final: FinalComparison) -> Table:
         columns=(
             Column("Quantity"),
             Column("Unit"),
-            Column("Pairs", numeric=True),
-            Column("Baseline", numeric=True),
-            Column("Selected", numeric=True),
-            Column("Ratio, or difference", numeric=True),
-            Column("95 % interval", numeric=True),
+            *numeric("Pairs", "Baseline", "Selected", "Ratio, or difference", "95 % interval"),
         ),
         rows=tuple(rows),
         marked=frozenset({list(QUANTITIES).index(final.energy_metric)}),
@@ -122,8 +119,7 @@ def candidates_table(selection: Selection, source: str) -> Table:
         columns=(
             Column("Rank", numeric=True),
             Column("Run"),
-            Column("Runs", numeric=True),
-            Column("Validation accuracy", numeric=True),
+            *numeric("Runs", "Validation accuracy"),
             Column("Energy", energy_unit("kJ", source), numeric=True),
         ),
         rows=rows,
@@ -243,12 +239,7 @@ def anova_table(analysis: EnergyAnalysis) -> Table:
         caption="Analysis of variance, Type II; findings are emphasised",
         columns=(
             Column("Term"),
-            Column("df", numeric=True),
-            Column("F", numeric=True),
-            Column("p", numeric=True),
-            Column("p, Holm", numeric=True),
-            Column("Partial η²", numeric=True),
-            Column("Partial ω²", numeric=True),
+            *numeric("df", "F", "p", "p, Holm", "Partial η²", "Partial ω²"),
         ),
         rows=tuple(
             (
@@ -275,9 +266,7 @@ def effects_table(caption: str, table: pd.DataFrame) -> Table:
             Column("Factor"),
             Column("Level"),
             Column("Reference"),
-            Column("Ratio", numeric=True),
-            Column("95 % interval", numeric=True),
-            Column("Runs", numeric=True),
+            *numeric("Ratio", "95 % interval", "Runs"),
         ),
         rows=tuple(
             (
@@ -300,10 +289,7 @@ def covariates_table(analysis: EnergyAnalysis) -> Table:
         caption="Covariates: ratio of the response at the highest value to that at the lowest",
         columns=(
             Column("Covariate"),
-            Column("Span", numeric=True),
-            Column("Ratio", numeric=True),
-            Column("95 % interval", numeric=True),
-            Column("p", numeric=True),
+            *numeric("Span", "Ratio", "95 % interval", "p"),
         ),
         rows=tuple(
             (
@@ -323,37 +309,6 @@ def _short_id(covariate: str) -> str:
     """Return a covariate's name with the first eight characters of the campaign it is of."""
     name, nested, campaign = covariate.partition("(")
     return f"{name} ({campaign.removesuffix(')')[:8]})" if nested else name
-
-
-def break_even(findings: Findings) -> Table:
-    """Return the table of the epochs after which a level has paid back its set-up energy."""
-    table = findings.break_even.levels
-    joules = energy_unit("J", findings.source)
-    return Table(
-        caption="After how many epochs a level has paid back what it costs once, with the other "
-        "factors at the baseline's levels",
-        columns=(
-            Column("Level"),
-            Column("Costs more, once", joules, numeric=True),
-            Column("Saves per epoch", joules, numeric=True),
-            Column("Breaks even after", "epochs", numeric=True),
-            Column("95 % interval", "epochs", numeric=True),
-        ),
-        rows=tuple(
-            (
-                f"{row['factor']}={row['level']}, not {row['reference']}",
-                number(row["once_extra_j"]),
-                number(row["saved_per_epoch_j"]),
-                _epochs(row["break_even_epochs"]),
-                f"{_epochs(row['epochs_low'])} to {_epochs(row['epochs_high'])}",
-            )
-            for _, row in table.iterrows()
-        ),
-    )
-
-
-def _epochs(value: float) -> str:
-    return "never" if value == float("inf") else number(value)
 
 
 def runs_table(findings: Findings) -> Table:
@@ -390,8 +345,8 @@ def runs_table(findings: Findings) -> Table:
     )
 
 
-def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
-    """Yield check, value and meaning of all that says how good the model is."""
+def model_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
+    """Yield check, value and meaning of what says how good the log-linear model is."""
     fit, held_out = analysis.diagnostics, analysis.cross_validation
     if fit is not None:
         yield "Runs, parameters", f"{fit.n_runs}, {fit.n_parameters}", "in the model"
@@ -428,6 +383,10 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
             percent(held_out.coverage),
             f"upper over lower end {number(held_out.interval_ratio)}, median",
         )
+
+
+def noise_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
+    """Yield check, value and meaning of what the repeated baseline says."""
     if (noise := analysis.noise) is not None:
         yield (
             "Noise of the baseline",
@@ -441,6 +400,10 @@ def trust_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
             f"last over first; interval {interval(noise.drift_low, noise.drift_high)}, "
             f"p {p_value(noise.drift_p)}",
         )
+
+
+def permutation_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
+    """Yield check, value and meaning of the check of the whole rule."""
     if (check := analysis.permutation) is not None:
         yield (
             "False findings, permuted",

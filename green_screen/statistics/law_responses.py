@@ -82,14 +82,6 @@ def training_response(runs: pd.DataFrame) -> LawResponse:
     return EPOCH_J if counted else PASS_J
 
 
-def _inverse(metric: str) -> Callable[[pd.DataFrame], pd.Series[float]]:
-    return lambda runs: 1.0 / runs[metric]
-
-
-def _per_image(metric: str) -> Callable[[pd.DataFrame], pd.Series[float]]:
-    return lambda runs: runs[metric] / 1e3
-
-
 def _epoch(runs: pd.DataFrame) -> pd.Series[float]:
     validation = runs[names.N_VALIDATION_IMAGES].fillna(0.0)
     images = runs[names.N_TRAIN_IMAGES] + VALIDATION_SHARE * validation
@@ -111,13 +103,35 @@ def _evaluation(runs: pd.DataFrame) -> pd.Series[float]:
 
 _FORWARD = ("precision", "internal")
 
-TRAINING_J = LawResponse(
-    name="training_j",
-    metric=names.ENERGY_PER_1K_IMAGES_J,
-    unit="J",
-    label="training energy per image",
-    value=_per_image(names.ENERGY_PER_1K_IMAGES_J),
-)
+
+def _joules(name: str, metric: str, *factors: str) -> LawResponse:
+    """Return the joules of an image; the metric is of a thousand."""
+    label, factors = f"{name} energy per image", factors or LAW_FACTORS
+    return LawResponse(
+        name=f"{name}_j",
+        metric=metric,
+        unit="J",
+        label=label,
+        value=lambda runs: runs[metric] / 1e3,
+        factors=factors,
+    )
+
+
+def _seconds(name: str, metric: str, *factors: str) -> LawResponse:
+    """Return the seconds of an image; the metric is images a second."""
+    label, factors = f"{name} time per image", factors or LAW_FACTORS
+    return LawResponse(
+        name=f"{name}_s",
+        metric=metric,
+        unit="s",
+        label=label,
+        value=lambda runs: 1.0 / runs[metric],
+        factors=factors,
+    )
+
+
+TRAINING_J = _joules("training", names.ENERGY_PER_1K_IMAGES_J)
+TRAINING_S = _seconds("training", names.STEADY_IMAGES_PER_S)
 EPOCH_J = LawResponse(
     name="training_j",
     metric=names.ENERGY_PER_EPOCH_J,
@@ -132,29 +146,6 @@ PASS_J = LawResponse(
     label="epoch energy per pass over the data, a validated image counted as a third",
     value=_pass,
     per="pass over the data",
-)
-TRAINING_S = LawResponse(
-    name="training_s",
-    metric=names.STEADY_IMAGES_PER_S,
-    unit="s",
-    label="training time per image",
-    value=_inverse(names.STEADY_IMAGES_PER_S),
-)
-VALIDATION_J = LawResponse(
-    name="validation_j",
-    metric=names.VALIDATION_ENERGY_PER_1K_IMAGES_J,
-    unit="J",
-    label="validation energy per image",
-    value=_per_image(names.VALIDATION_ENERGY_PER_1K_IMAGES_J),
-    factors=_FORWARD,
-)
-VALIDATION_S = LawResponse(
-    name="validation_s",
-    metric=names.STEADY_VALIDATION_IMAGES_PER_S,
-    unit="s",
-    label="validation time per image",
-    value=_inverse(names.STEADY_VALIDATION_IMAGES_PER_S),
-    factors=_FORWARD,
 )
 
 
@@ -174,8 +165,8 @@ def _once(name: str, metric: str, unit: str, label: str, *factors: str) -> LawRe
 # Beside the training energy: what a whole training is made of.
 PARTS: tuple[LawResponse, ...] = (
     TRAINING_S,
-    VALIDATION_J,
-    VALIDATION_S,
+    _joules("validation", names.VALIDATION_ENERGY_PER_1K_IMAGES_J, *_FORWARD),
+    _seconds("validation", names.STEADY_VALIDATION_IMAGES_PER_S, *_FORWARD),
     LawResponse(
         name="evaluation_j",
         metric=names.EVALUATION_ENERGY_J,

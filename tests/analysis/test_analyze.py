@@ -175,7 +175,7 @@ def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -
     assert any(line.startswith("energy of the whole training") for line in lines)
     (report,) = [line for line in lines if line.startswith("report: ")]
     assert result.report.endswith(report.split()[1])
-    assert any(line.startswith("shown to move the energy per epoch") for line in lines)
+    assert any(line.startswith("shown to move the ") for line in lines)
     assert any(line.startswith("  make ui ") for line in lines[lines.index("next:") :])
     assert result.model is not None
     assert f"-m entrypoints.promote --name {result.model.name}" in text

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -8,19 +7,13 @@ from simulated_campaign import SimulatedCampaign
 
 from green_screen import names
 from green_screen.decision.tradeoff import (
-    BREAK_EVEN_COLUMNS,
-    ONCE_METRICS,
     accuracy_candidates,
-    break_even,
     campaign_cost,
     carbon_intensity_g_per_kwh,
     energy_to_accuracy,
     front_candidates,
-    once_j,
     pareto_front,
 )
-from green_screen.space import Space
-from green_screen.statistics.regression import fit_energy_model
 
 FAST = {"permutations": 0, "cv_repeats": 0, "trees": 0}
 
@@ -98,66 +91,6 @@ def test_energy_to_an_accuracy_counts_set_up_and_every_epoch():
     assert ids[3] not in table.index
     (why,) = accuracy_candidates(runs).excluded.itertuples(index=False)
     assert tuple(why)[::2] == (ids[3], "setup_energy_j missing")
-
-
-def test_break_even_of_xla_covers_the_truth():
-    # Truth: 6,000 J more once; 40 % of 50,000 J less an epoch, at the baseline.
-    covered = 0
-    for seed in range(6):
-        runs = SimulatedCampaign(seed=seed).frame()
-        table = break_even(fit_energy_model(runs, **FAST)).levels.set_index("level")
-        assert set(table.index) == {"jit_compilation", "post_quantization"}
-        row = table.loc["jit_compilation"]
-        assert row["break_even_epochs"] == pytest.approx(6000 / 20_000, rel=0.1)
-        covered += row["epochs_low"] <= 6000 / 20_000 <= row["epochs_high"]
-    assert covered >= 4
-
-
-def test_what_saves_nothing_never_pays_back():
-    effects = {"internal": {"post_quantization": 1.2, "jit_compilation": 0.9999}}
-    runs = SimulatedCampaign(seed=2, effects=effects).frame()
-    table = break_even(fit_energy_model(runs, **FAST)).levels.set_index("level")
-    assert table.loc["post_quantization", "break_even_epochs"] == math.inf
-    assert table.loc["post_quantization", "epochs_low"] == math.inf
-    # Nothing rules out that XLA saves nothing: no upper end.
-    assert table.loc["jit_compilation", "epochs_high"] == math.inf
-    assert table.loc["jit_compilation", "epochs_low"] < math.inf
-
-
-def test_break_even_depends_on_the_configuration():
-    analysis = fit_energy_model(SimulatedCampaign(seed=3).frame(), **FAST)
-    large = dataclasses.replace(Space.load().baseline, batch_size=128)
-    row = break_even(analysis, large).levels.set_index("level").loc["jit_compilation"]
-    assert row["break_even_epochs"] == pytest.approx(6000 / (0.15 * 20_000), rel=0.15)
-    with pytest.raises(ValueError, match="batch_size=256"):
-        break_even(analysis, dataclasses.replace(large, batch_size=256))
-
-
-def test_break_even_without_an_estimate_says_why():
-    runs = SimulatedCampaign(seed=1).frame()
-    nothing = break_even(fit_energy_model(runs.iloc[:4], **FAST))
-    assert nothing.levels.empty and tuple(nothing.levels.columns) == BREAK_EVEN_COLUMNS
-    assert "no model of the energy per epoch was fitted" in nothing.statement
-    unknown = break_even(fit_energy_model(runs.assign(**{names.SETUP_ENERGY_J: np.nan}), **FAST))
-    assert unknown.levels.empty
-    assert f"is known of 0 of {len(runs)} usable runs" in unknown.statement
-    free = runs.assign(**{name: 100.0 for name in ONCE_METRICS})
-    free.loc[free["effective_internal"] == "post_quantization", ONCE_METRICS[-1]] = 0.0
-    free[names.SETUP_ENERGY_J] *= np.random.default_rng(0).lognormal(0, 0.01, len(free))
-    none = break_even(fit_energy_model(free, **FAST))
-    assert none.levels.empty and "No level is shown to cost more energy once" in none.statement
-    with pytest.raises(ValueError, match="response epoch, but got total"):
-        break_even(fit_energy_model(runs, response="total", **FAST))
-
-
-def test_what_did_not_happen_took_no_energy_and_what_was_not_measured_is_unknown():
-    runs = SimulatedCampaign(seed=1).frame()
-    converts = runs["effective_internal"] == "post_quantization"
-    assert (runs[names.CONVERSION_ENERGY_J].notna() == converts).all()
-    without = runs[names.SETUP_ENERGY_J] + runs[names.WARMUP_ENERGY_J]
-    np.testing.assert_allclose(once_j(runs), without + 1_500.0 * converts)
-    unmeasured = once_j(runs.assign(**{names.CONVERSION_ENERGY_J: np.nan}))
-    assert (unmeasured.isna() == converts).all()
 
 
 def test_cost():

@@ -64,9 +64,6 @@ def findings(
         final=final,
         problems=problems,
         front=front,
-        break_even=tradeoff.break_even(
-            fit_energy_model(runs, permutations=0, cv_repeats=0, trees=0)
-        ),
         target_accuracy=target,
         to_accuracy=tradeoff.energy_to_accuracy(
             reach, epochs(campaign, reach["run_id"].tolist()), target
