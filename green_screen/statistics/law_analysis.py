@@ -188,7 +188,7 @@ def _training_model(
         elif not (
             (part.name == "evaluation_j" and "validation_j" in laws)
             or (
-                part.name == "conversion_j"
+                part.name in ("conversion_j", "integer_evaluation_j")
                 and not (used[EFFECTIVE + "internal"] == "post_quantization").any()
             )
         ):

@@ -145,7 +145,8 @@ class TrainingModel:
         counts = {
             "training": trained,
             "validation": validated,
-            "evaluation": tested,
+            "evaluation": tested * (1 - converts),
+            "integer_evaluation": tested * converts,
             "conversion": converts,
         }
         joules, half_j, parts = self._total("j", rows, counts)
@@ -178,7 +179,8 @@ class TrainingModel:
         for validation: that of a third of a trained image, by arithmetic.
         """
         parts, errors = {}, {}
-        for name in ("training", "validation", "evaluation", "warmup", "setup", "conversion"):
+        spent_once = ("warmup", "setup", "conversion", "integer_evaluation")
+        for name in ("training", "validation", "evaluation", *spent_once):
             key = f"{name}_{unit}"
             times = counts.get(name, np.ones(len(rows)))
             if key not in self.laws and name == "evaluation":
@@ -194,7 +196,8 @@ class TrainingModel:
             errors[name] = parts[name] * law.half_width(at, self.alpha, new_run=True)
         total = np.sum(list(parts.values()), axis=0)
         steady = errors["training"] + errors["validation"] + errors["evaluation"]
-        once = [errors[name] ** 2 for name in ("warmup", "setup", "conversion")]
+        once = [errors[name] ** 2 for name in spent_once]
+        parts["evaluation"] = parts["evaluation"] + parts.pop("integer_evaluation")
         return total, np.sqrt(steady**2 + np.sum(once, axis=0)) / total, parts
 
     def to_json(self) -> str:

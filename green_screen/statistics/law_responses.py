@@ -34,6 +34,8 @@ class LawResponse:
         value: From runs to the quantity.
         factors: The factors that can act on it.
         launching: Whether it is spent a step or an image; what is spent once a run is neither.
+        converted: Of runs that convert after the training (post_quantization), or of the others;
+            ``None``: of both.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LawResponse:
     per: str = "image"
     factors: tuple[str, ...] = LAW_FACTORS
     launching: bool = True
+    converted: bool | None = None
 
     def design(self, runs: pd.DataFrame) -> LawDesign:
         """Return the law's parameters for this response and these runs."""
@@ -58,6 +61,9 @@ def usable_law_runs(runs: pd.DataFrame, response: LawResponse) -> UsableRuns:
     Other data, sizes and hardware have ratios of their own, so runs that differ in them stay.
     """
     same = ("model", "energy_source") if response.unit == "J" else ("model",)
+    if response.converted is not None:
+        converts = runs[EFFECTIVE + "internal"] == "post_quantization"
+        runs = runs[converts == response.converted]
     return UsableRuns.split(runs, exclusion_reasons(runs, positive=response.metric, same=same))
 
 
@@ -175,6 +181,19 @@ PARTS: tuple[LawResponse, ...] = (
         value=_evaluation,
         per="pass over the data",
         factors=_FORWARD,
+        converted=False,
+    ),
+    # The integer model is tested image by image on the processor, whatever the training was like.
+    LawResponse(
+        name="integer_evaluation_j",
+        metric=names.EVALUATION_ENERGY_J,
+        unit="J",
+        label="evaluation energy of the integer model",
+        value=_evaluation,
+        per="pass over the data",
+        factors=(),
+        launching=False,
+        converted=True,
     ),
     _once("setup_j", names.SETUP_ENERGY_J, "J", "set-up energy"),
     _once("setup_s", names.SETUP_S, "s", "set-up time"),

@@ -64,6 +64,16 @@ def test_the_parts_are_the_whole(law: LawAnalysis) -> None:
     assert longer["validation_j"] == pytest.approx(10 * found["validation_j"])
 
 
+def test_an_integer_model_is_tested_at_a_cost_of_its_own(law: LawAnalysis) -> None:
+    base = Space.load().baseline.as_params()
+    changes = [{}, {"internal": "post_quantization"}, {"precision": "float64"}]
+    levels = pd.DataFrame([base | change for change in changes])
+    found = _model(law).predict(levels, epochs=1)["evaluation_j"]
+    assert found[1] == pytest.approx(8.0 * 10_000, rel=0.05)
+    assert found[0] == pytest.approx(0.66 / 3 * 10_000, rel=0.1)
+    assert found[0] < found[2] < found[1]
+
+
 def test_an_evaluation_that_was_not_measured_costs_what_a_validation_does(law: LawAnalysis) -> None:
     levels = pd.DataFrame([Space.load().baseline.as_params()])
     runs = LawCampaign(seed=1).frame()
@@ -78,7 +88,7 @@ def test_an_evaluation_that_was_not_measured_costs_what_a_validation_does(law: L
     assert evaluation_j == pytest.approx(
         _model(law).predict(levels, epochs=1)["evaluation_j"][0], rel=0.02
     )
-    assert not any("evaluation" in statement for statement in without.statements)
+    assert not any(text.startswith("evaluation energy:") for text in without.statements)
     neither = {names.EVALUATION_ENERGY_J: np.nan, names.VALIDATION_ENERGY_PER_1K_IMAGES_J: np.nan}
     least = analyze_law(runs.assign(**neither), permutations=0, cv_repeats=0)
     assert _model(least).predict(levels, epochs=1)["evaluation_j"][0] == 0

@@ -83,7 +83,9 @@ class LawCampaign:
         xla = (runs[EFFECTIVE + "internal"] == "jit_compilation").to_numpy()
         warmup = np.where(xla, 8_000.0, 2_000.0) * factor
         n_test = shares.map(lambda parts: parts[2] * _IMAGES / 100).astype(float)
-        evaluation = validation * n_test
+        # An integer model is tested on the processor, one image at a time.
+        integer = runs[EFFECTIVE + "internal"] == "post_quantization"
+        evaluation = np.where(integer, 8.0 * factor, validation) * n_test
         once = runs[names.SETUP_ENERGY_J] + warmup + runs[names.CONVERSION_ENERGY_J].fillna(0.0)
         total = once + evaluation + self.epochs * epoch
         return runs.assign(
