@@ -110,34 +110,19 @@ def _evaluation(runs: pd.DataFrame) -> pd.Series[float]:
 _FORWARD = ("precision", "internal")
 
 
-def _joules(name: str, metric: str, *factors: str) -> LawResponse:
-    """Return the joules of an image; the metric is of a thousand."""
-    label, factors = f"{name} energy per image", factors or LAW_FACTORS
+def _of_image(name: str, unit: str, metric: str, *factors: str) -> LawResponse:
+    """Return joules of an image from those of a thousand, or seconds from images a second."""
     return LawResponse(
-        name=f"{name}_j",
+        name=f"{name}_{unit.lower()}",
         metric=metric,
-        unit="J",
-        label=label,
-        value=lambda runs: runs[metric] / 1e3,
-        factors=factors,
+        unit=unit,
+        label=f"{name} {'energy' if unit == 'J' else 'time'} per image",
+        value=lambda runs: runs[metric] / 1e3 if unit == "J" else 1.0 / runs[metric],
+        factors=factors or LAW_FACTORS,
     )
 
 
-def _seconds(name: str, metric: str, *factors: str) -> LawResponse:
-    """Return the seconds of an image; the metric is images a second."""
-    label, factors = f"{name} time per image", factors or LAW_FACTORS
-    return LawResponse(
-        name=f"{name}_s",
-        metric=metric,
-        unit="s",
-        label=label,
-        value=lambda runs: 1.0 / runs[metric],
-        factors=factors,
-    )
-
-
-TRAINING_J = _joules("training", names.ENERGY_PER_1K_IMAGES_J)
-TRAINING_S = _seconds("training", names.STEADY_IMAGES_PER_S)
+TRAINING_J = _of_image("training", "J", names.ENERGY_PER_1K_IMAGES_J)
 EPOCH_J = LawResponse(
     name="training_j",
     metric=names.ENERGY_PER_EPOCH_J,
@@ -170,9 +155,9 @@ def _once(name: str, metric: str, unit: str, label: str, *factors: str) -> LawRe
 
 # Beside the training energy: what a whole training is made of.
 PARTS: tuple[LawResponse, ...] = (
-    TRAINING_S,
-    _joules("validation", names.VALIDATION_ENERGY_PER_1K_IMAGES_J, *_FORWARD),
-    _seconds("validation", names.STEADY_VALIDATION_IMAGES_PER_S, *_FORWARD),
+    _of_image("training", "s", names.STEADY_IMAGES_PER_S),
+    _of_image("validation", "J", names.VALIDATION_ENERGY_PER_1K_IMAGES_J, *_FORWARD),
+    _of_image("validation", "s", names.STEADY_VALIDATION_IMAGES_PER_S, *_FORWARD),
     LawResponse(
         name="evaluation_j",
         metric=names.EVALUATION_ENERGY_J,

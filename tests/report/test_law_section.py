@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 from law_campaign import LawCampaign
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import findings
@@ -11,12 +14,19 @@ from green_screen.report.findings import Findings, headline
 from green_screen.report.html import to_html
 from green_screen.report.law import law_section
 from green_screen.report.report import write_report
+from green_screen.statistics.regression import fit_energy_model
 
 
 def found(**options: object) -> Findings:
     """Return the findings of a campaign that a law governs."""
     campaign = LawCampaign(seed=3, n_runs=60, **options)  # type: ignore[arg-type]
     return findings(SimulatedCampaign(seed=3, n_runs=60), frame=campaign.frame(), pairs=2)
+
+
+@pytest.fixture(scope="module")
+def sound() -> Findings:
+    """Return the findings of a campaign without a fault."""
+    return found()
 
 
 def test_a_violated_control_is_in_the_first_paragraph() -> None:
@@ -34,8 +44,7 @@ def test_a_violated_control_is_in_the_first_paragraph() -> None:
     assert row[-1] == "a finding"
 
 
-def test_a_sound_campaign_is_not_doubted_and_tells_both_costs() -> None:
-    sound = found()
+def test_a_sound_campaign_is_not_doubted_and_tells_both_costs(sound: Findings) -> None:
     assert "cannot be trusted" not in headline(sound)
     section = law_section(sound)
     texts = " ".join(block.text for block in section.blocks if isinstance(block, Text))
@@ -50,6 +59,24 @@ def test_a_sound_campaign_is_not_doubted_and_tells_both_costs() -> None:
     assert by_level["optimizer=AdamW"][2] == "1, by the law"
     assert "internal=post_quantization" not in by_level
     assert sound.figures["law"].png
+
+
+def test_energies_are_told_once_by_the_model_that_describes_them(sound: Findings) -> None:
+    assert sound.told_by_law
+    sections = {section.anchor: section for section in write_report(sound).sections}
+    assert "effects" not in sections
+    (table,) = [block for block in sections["trust"].blocks if isinstance(block, Table)]
+    assert [row[0] for row in table.rows] == ["Noise of the baseline", "Drift over the campaign"]
+    label, moving = sound.moving
+    assert label == "training energy per image" and "precision" in moving
+    # Of another response the law says nothing.
+    other = dataclasses.replace(
+        sound, analysis=fit_energy_model(sound.runs, response="duration", permutations=0, trees=0)
+    )
+    assert not other.told_by_law
+    sections = {section.anchor: section for section in write_report(other).sections}
+    assert "effects" in sections and len(sections["trust"].blocks) > 1
+    assert other.moving[0] == "duration of the whole run"
 
 
 def test_one_batch_size_has_controls_and_no_law() -> None:

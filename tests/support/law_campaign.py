@@ -8,31 +8,14 @@ import numpy as np
 import pandas as pd
 from simulated_campaign import SimulatedCampaign
 
+from benchmarks.law_calibration import RATIOS
 from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.space import partition_percentages
 from green_screen.statistics.law import LawDesign, launching_share, law_design, log_energy
 
-# Joules a step and an image, and ratios of the effects, about as on an H100 at 224 pixels. The
-# names are those of LawDesign.names(); effects left out are 1.
-LAW: dict[str, float] = {
-    "step: a": 2.0,
-    "image: b": 0.33,
-    "step: half precision": 1.8,
-    "step: float64": 2.2,
-    "step: pre_quantization": 2.0,
-    "step: jit_compilation": 0.9,
-    "step: half precision x jit_compilation": 0.6,
-    "step: Adam": 1.1,
-    "step: AdamW": 1.35,
-    "step: random": 1.12,
-    "image: half precision": 0.76,
-    "image: float64": 5.5,
-    "image: pre_quantization": 1.4,
-    "image: jit_compilation": 0.77,
-    "image: half precision x jit_compilation": 0.7,
-    "overlap": 0.5,
-}
+# About as on an H100 at 224 pixels; effects left out are 1.
+LAW: dict[str, float] = {"step: a": 2.0, **RATIOS}
 # Nothing acts but the batch.
 NULL_LAW = {name: LAW[name] for name in ("step: a", "image: b", "overlap")}
 
