@@ -1,26 +1,11 @@
-"""Tell the state of a campaign from the store alone: ``python -m entrypoints.status``."""
-
-from __future__ import annotations
+"""``python -m entrypoints.status``: what ``green-screen status`` does, for MLproject."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from entrypoints.ending import ended
-from green_screen.options import StatusOptions, parse_options
+from green_screen.command.experiment import run
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0, or 2 if there is no such campaign; else as :func:`entrypoints.ending.ended`."""
-    options, _ = parse_options(StatusOptions, argv, __doc__ or "")
-
-    from green_screen.sweep.status import read_status
-
-    def run() -> int:
-        print(read_status(options.sweep).text())
-        return 0
-
-    return ended("status", run, deliver=False)
-
+main = partial(run, "status")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -153,7 +153,11 @@ def factor_defaults() -> dict[str, str]:
 
 
 def parse_options(
-    cls: type[T], argv: Sequence[str] | None, description: str, factors: bool = False
+    cls: type[T],
+    argv: Sequence[str] | None,
+    description: str,
+    factors: bool = False,
+    prog: str | None = None,
 ) -> tuple[T, dict[str, str]]:
     """Parse a command line into an options dataclass and, if asked, the ten factors' texts.
 
@@ -162,13 +166,14 @@ def parse_options(
         argv: Arguments without the program's name; ``None`` is ``sys.argv[1:]``.
         description: What the entry point does, for ``--help``.
         factors: Whether the entry point takes the ten factors too.
+        prog: How it was called, for help and refusals; ``None`` is the name of the program's file.
 
     Returns:
         The options, and factor -> text of the factors that were given: those left out take the
         baseline's level of the configuration in use. A bad value ends the process with exit status
         2 and a message that names it.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     try:
         published = factor_defaults() if factors else {}
     except SpaceError as error:  # its user may edit the published file

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def can_be_live(stream: TextIO | None) -> bool:
         return stream.isatty() and os.get_terminal_size(stream.fileno()).columns >= _MIN_COLUMNS
     except (OSError, ValueError):
         return False
+
+
+def near(where: str) -> str:
+    """Return a path as it is called from the working directory, if it lies below that."""
+    path = Path(where)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else where
+
+
+def command_line(name: str) -> str:
+    """Return how a command of this package is called from here, installed or in its sources."""
+    return f"{near(sys.executable)} -m green_screen {name}"
 
 
 class _LastingFile(io.FileIO):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import green_screen
-from green_screen import options
+from green_screen.command.experiment import COMMANDS
 from green_screen.options import defaults, factor_defaults
 
 ROOT = Path(__file__).parents[1]
@@ -22,17 +22,6 @@ SOURCES = sorted(
     for folder in ("green_screen", "entrypoints", "benchmarks", "tests")
     for path in (ROOT / folder).rglob("*.py")
 )
-ENTRY_POINTS = {
-    "train": (options.TrainOptions, True),
-    "sweep": (options.SweepOptions, False),
-    "status": (options.StatusOptions, False),
-    "analyze": (options.AnalyzeOptions, False),
-    "promote": (options.PromoteOptions, False),
-    "predict": (options.PredictOptions, True),
-    "import": (options.ImportOptions, False),
-}
-# `import` is a word of Python's and cannot name a module.
-MODULES = {"import": "import_runs"}
 
 
 def project() -> dict[str, Any]:
@@ -108,14 +97,17 @@ def test_mlproject_states_the_entry_points_with_the_defaults_of_the_code() -> No
     assert content["name"] == "green-screen"
     # MLflow reads conda.yaml under this key for conda, virtualenv and uv alike.
     assert content["conda_env"] == "conda.yaml"
-    assert set(content["entry_points"]) == set(ENTRY_POINTS)
-    for name, (cls, factors) in ENTRY_POINTS.items():
-        expected = {**(factor_defaults() if factors else {}), **defaults(cls)}
+    assert set(content["entry_points"]) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        expected = {
+            **(factor_defaults() if command.factors else {}),
+            **defaults(command.options),
+        }
         entry = content["entry_points"][name]
         stated = {key: str(value["default"]) for key, value in entry["parameters"].items()}
         assert stated == expected, name
         words = entry["command"].split()
-        assert words[:3] == ["python", "-m", f"entrypoints.{MODULES.get(name, name)}"]
+        assert words[:3] == ["python", "-m", f"entrypoints.{command.module or name}"]
         assert words[3:] == [word for key in expected for word in (f"--{key}", f"{{{key}}}")]
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_packaging import ENTRY_POINTS
 
+from green_screen.command.experiment import COMMANDS
 from green_screen.options import SweepOptions, TrainOptions, parse_options, read_config
 from green_screen.space import Space, resolve
 from green_screen.sweep.design import make_plan
@@ -52,8 +52,8 @@ def test_example(code, tmp_path):
 
 
 COMMAND = re.compile(
-    r"(?<!`)(?:mlflow run \. -e (?P<entry>\w+)|python3? -m entrypoints\.(?P<module>\w+))"
-    r"(?P<words>.*)"
+    r"(?<!`)(?:(?:mlflow run \. -e|green-screen|python3? -m green_screen) "
+    rf"(?P<entry>{'|'.join(COMMANDS)})|python3? -m entrypoints\.(?P<module>\w+))(?P<words>.*)"
 )
 
 
@@ -86,9 +86,9 @@ def as_arguments(name: str, words: list[str]) -> list[str]:
 @pytest.mark.parametrize(("name", "words"), commands())
 def test_command(name, words, tmp_path):
     """Each passes what it checks before it starts anything."""
-    cls, factors = ENTRY_POINTS[name]
+    command = COMMANDS[name]
     arguments = [str(tmp_path) if word == "PATH" else word for word in as_arguments(name, words)]
-    asked, given = parse_options(cls, arguments, "", factors=factors)
+    asked, given = parse_options(command.options, arguments, "", factors=command.factors)
     if not isinstance(asked, TrainOptions):
         return
     if isinstance(asked, SweepOptions):

@@ -1,5 +1,5 @@
 """How an analysis runs, from runs to decision.
 
-Imports: names, options, tracking, executors, results, statistics, training, sweep, decision,
-report, registry.
+Imports: names, options, output, tracking, executors, results, statistics, training, sweep,
+decision, report, registry.
 """

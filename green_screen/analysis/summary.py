@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
+from green_screen.output import command_line, near
 from green_screen.report.document import Table
 from green_screen.report.findings import difference_text, headline
 from green_screen.report.tables import candidates_table, final_table
@@ -41,14 +40,13 @@ def lines(result: Analyzed) -> Iterator[str]:
     if result.model is not None:
         model = result.model
         yield f"registered: {model.name} version {model.version}, alias {names.CHALLENGER}"
-    yield f"report:     {_near(result.report)}"
+    yield f"report:     {near(result.report)}"
     yield ""
     yield "next:"
     yield "  open the report in a browser"
     yield "  make ui       every run in MLflow's pages"
     if result.model is not None:
-        python = _near(sys.executable)
-        yield f"  {python} -m entrypoints.promote --name {result.model.name}"
+        yield f"  {command_line('promote')} --name {result.model.name}"
     yield "  make study    the full experiment: 100 configurations of ResNet-50 (a GPU and days)"
 
 
@@ -88,9 +86,3 @@ def plain(table: Table, columns: int = COLUMNS) -> Iterator[str]:
 
 def _folded(text: str) -> list[str]:
     return textwrap.wrap(text, COLUMNS, break_on_hyphens=False)
-
-
-def _near(where: str) -> str:
-    """Return a path as it is called from the working directory, if it lies below that."""
-    path = Path(where)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else where

@@ -1,4 +1,5 @@
 """What ``green-screen`` does on a command line.
 
-Imports: names, options, power, report.
+Imports: names, space, options, output, power, tracking, executors, results, training, sweep,
+report, registry, analysis.
 """

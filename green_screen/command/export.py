@@ -7,6 +7,8 @@ from typing import IO
 
 import click
 
+from green_screen.command import extras
+
 _FORMS = ("model-card", "boamps", "sci", "annex-xi")
 
 
@@ -28,14 +30,12 @@ def export(
     lifetime: float,
 ) -> None:
     """Export the energy of RUN_OR_MODEL: a run id, runs:/ID or models:/NAME/VERSION."""
-    try:
-        from green_screen.options import OptionError
-        from green_screen.report.exports import Assumptions, exported
-        from green_screen.report.facts import ExportError, training_facts
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"export needs {error.name}: pip install 'green-screen[experiment]' (Python 3.11)"
-        ) from error
+    if lacking := extras.missing("analysis"):
+        raise click.ClickException(f"export needs {lacking}")
+    from green_screen.options import OptionError
+    from green_screen.report.exports import Assumptions, exported
+    from green_screen.report.facts import ExportError, training_facts
+
     try:
         assumptions = Assumptions(
             pue=pue,

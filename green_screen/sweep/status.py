@@ -10,6 +10,7 @@ from mlflow.entities import Run
 
 from green_screen import names, tracking
 from green_screen.options import OptionError
+from green_screen.output import command_line
 from green_screen.sweep.energies import EnergyTally
 from green_screen.sweep.progress import duration, run_seconds
 from green_screen.sweep.resume import children_of
@@ -61,7 +62,8 @@ class CampaignStatus:
             for run in self.failed
         ]
         if not self.complete and info.status not in tracking.UNDER_WAY:
-            lines.append(f"  to complete it: python -m entrypoints.sweep --resume {info.run_id}")
+            again = command_line("sweep")
+            lines.append(f"  to complete it: {again} --resume {info.run_id}")
         return "\n".join(lines)
 
 

@@ -178,7 +178,7 @@ def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -
     assert any(line.startswith("shown to move the ") for line in lines)
     assert any(line.startswith("  make ui ") for line in lines[lines.index("next:") :])
     assert result.model is not None
-    assert f"-m entrypoints.promote --name {result.model.name}" in text
+    assert f"-m green_screen promote --name {result.model.name}" in text
     paths = ("report: ", "  ")
     assert max(len(line) for line in lines if not line.startswith(paths)) <= 100
 

@@ -6,6 +6,9 @@ import signal
 import sys
 from collections.abc import Callable
 
+from mlflow.exceptions import MlflowException
+
+from green_screen import tracking
 from green_screen.options import OptionError
 from green_screen.output import lasting_output
 from green_screen.space import SpaceError
@@ -33,10 +36,6 @@ def ended(
         What `run` does; 1 for a failure; 2 for options that cannot be used; 128 plus the signal's
         number if it was interrupted.
     """
-    from mlflow.exceptions import MlflowException
-
-    from green_screen import tracking
-
     known: tuple[type[Exception], ...] = (
         MlflowException,
         tracking.StoreUnavailableError,

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from entrypoints.ending import ended
 from green_screen import tracking
+from green_screen.command.ending import ended
 from green_screen.options import OptionError
 from green_screen.space import SpaceError
 
