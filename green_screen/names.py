@@ -73,6 +73,7 @@ EVALUATION_ENERGY_J = "evaluation_energy_j"
 OTHER_ENERGY_J = "other_energy_j"  # between the phases: logging and waiting
 ENERGY_TOTAL_J = "energy_total_j"  # set-up to evaluation, without further epochs for measurement
 ENERGY_TOTAL_NET_J = "energy_total_net_j"
+LAW_HALF_WIDTH_PERCENT = "law_half_width_percent"  # of a sequential campaign, so far
 SYSTEM_ENERGY_J = "system_energy_j"  # the same span: GPUs, CPU and memory by their counters
 DURATION_S = "duration_s"  # of the same span
 EMISSIONS_TOTAL_KG_CO2EQ = "emissions_total_kg_co2eq"

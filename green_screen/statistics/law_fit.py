@@ -163,6 +163,17 @@ def enough(design: LawDesign, runs: pd.DataFrame) -> str:
     return ""
 
 
+def prior_precision(design: LawDesign) -> Matrix:
+    """Return the precision that the parameters have before any run."""
+    rows, _ = _penalty(design, *design.prior(0.0))
+    return np.asarray(rows.T @ rows)
+
+
+def prior_starts(design: LawDesign) -> list[Matrix]:
+    """Return parameters that the law may well have, from launching decides to computing decides."""
+    return _starts(design, design.prior(0.0)[0])
+
+
 Ties = tuple[Matrix, Matrix]
 
 

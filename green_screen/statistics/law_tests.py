@@ -63,7 +63,7 @@ def control_tests(
     """
     found, untested = [], []
     for control in CONTROLS:
-        columns = _control_columns(control, runs)
+        columns = control_columns(control, runs)
         if not columns:
             untested.append(f"{control}: all usable runs have the same level")
             continue
@@ -215,7 +215,7 @@ def _corrected(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return table.assign(p_holm=p, finding=p <= alpha)
 
 
-def _control_columns(control: str, runs: pd.DataFrame) -> tuple[str, ...]:
+def control_columns(control: str, runs: pd.DataFrame) -> tuple[str, ...]:
     """Return the columns of a control: its levels but the most frequent one."""
     if control == "post_quantization":
         internal = set(runs[EFFECTIVE + "internal"])

@@ -1,4 +1,5 @@
 """Many runs: design, campaign, resume, progress, status.
 
-Imports: names, space, locks, options, output, power, tracking, executors, training.
+Imports: names, space, locks, options, output, power, tracking, executors, results,
+statistics, training.
 """

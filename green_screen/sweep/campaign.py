@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlflow.entities import Run
 
@@ -20,6 +22,7 @@ from green_screen.executors.executor import (
 )
 from green_screen.executors.local import LocalExecutor
 from green_screen.options import SweepOptions, option_params
+from green_screen.results.runs import to_frame
 from green_screen.sweep import resume
 from green_screen.sweep.clocks import BaselineClocks
 from green_screen.sweep.preparation import Design, check_trainings, find_design, log_design
@@ -27,6 +30,9 @@ from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
 from green_screen.sweep.summary import Summary
 from green_screen.tracking import RunLogger
+
+if TYPE_CHECKING:
+    from green_screen.sweep.sequential import Sequencer
 
 
 def run_sweep(
@@ -127,6 +133,13 @@ class Campaign:
         self._summary = Summary(self.parent, self.done.all())
         self._resting: dict[str, RestingState] = {}
         self._clocks = BaselineClocks(self.done.all())
+        self._known: list[Run] = []
+        self._sequencer: Sequencer | None = None
+        if self.design.options.design == "sequential":
+            from green_screen.sweep.sequential import Sequencer
+
+            self._sequencer = Sequencer(self.design.plan)
+            self._learn(*self.done.finished.values())
         for run in self.done.all():
             self._remember_board(run)
 
@@ -148,16 +161,24 @@ class Campaign:
                 on_end=self.note,
                 on_lost=self.note_lost,
                 on_poll=self.poll,
-                stop=lambda: limit is not None and self.failures >= limit,
+                stop=lambda: self._enough() or (limit is not None and self.failures >= limit),
+                choose=self._sequencer.next if self._sequencer else lambda waiting: waiting[0],
             )
         finally:
             self._summary.write()
+        if self._enough() and self._finished < len(self._plan):
+            self.progress.say(f"enough is known of the energy law after {self._finished} runs")
+            self.parent.tags({names.TAG_RUNS_PLANNED: self._finished})
         text = f"{self._finished} of {len(self._plan)} runs finished, {self.failures} failed"
         self.progress.say(text)
         if limit is not None and self.failures >= limit:
             raise CampaignError(f"{text}: stopped at max_failures={limit}")
         if not self._finished:
             raise CampaignError(f"{text}: there is nothing to analyze")
+
+    def _enough(self) -> bool:
+        until = self.design.options.until
+        return bool(self._sequencer and until and self._sequencer.half_width <= until)
 
     def make_job(self, position: int) -> Job:
         """Create the child run of a position and return its job."""
@@ -197,6 +218,7 @@ class Campaign:
         ended = self._judged(ended)
         if ended.finished:
             self._finished += 1
+            self._learn(ended.run)
         else:
             self.failures += 1
             self._unfinished += 1
@@ -213,6 +235,14 @@ class Campaign:
         run_id = ended.run.info.run_id
         tracking.patiently(lambda: RunLogger(run_id).tags(doubts))
         return dataclasses.replace(ended, run=tracking.read_run(run_id))
+
+    def _learn(self, *runs: Run) -> None:
+        """Let the next run be chosen by what these finished ones say, too."""
+        self._known += runs
+        if self._sequencer is not None and self._known:
+            self._sequencer.learn(to_frame(self._known))
+            if math.isfinite(width := self._sequencer.half_width):
+                self.parent.metrics({names.LAW_HALF_WIDTH_PERCENT: 100 * width})
 
     def note_lost(self, ended: Ended) -> None:
         """Take note of a run that was lost by no fault of its own and is done again."""

@@ -23,6 +23,8 @@ from green_screen.sweep.association import IntArray, decouple
 
 # A name that is cut for want of room keeps what moves energy.
 _MOVERS = ("batch_size", "internal", "precision", "optimizer")
+# Configurations that those of a sequential design are chosen from.
+_CANDIDATES = 1024
 _NAMED_FIRST = (*_MOVERS, *(factor for factor in FACTOR_NAMES if factor not in _MOVERS))
 
 
@@ -99,6 +101,12 @@ def make_plan(space: Space, options: SweepOptions) -> Plan:
         case "grid":
             assert options.grid_factors is not None
             configs = _grid(space, options.grid_factors.split(","), rng)
+        case "sequential":
+            # What it takes to know the law is imported for this design alone.
+            from green_screen.sweep.sequential import informative
+
+            candidates = _random(space, max(_CANDIDATES, 2 * options.n_runs), rng)
+            configs = informative(candidates, space.baseline, options.n_runs)
         case _:
             configs = _random(space, options.n_runs, rng)
     require(

@@ -29,6 +29,7 @@ _ORPHAN_LIMIT_S = 40.0
 OF_ATTEMPT = (
     "resume",
     "max_failures",
+    "until",
     "time_limit_s",
     "executor",
     "ray_address",

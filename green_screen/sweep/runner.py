@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import Run
@@ -54,6 +54,7 @@ def run_jobs(
     on_lost: Callable[[Ended], None],
     on_poll: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
+    choose: Callable[[Sequence[int]], int] = lambda waiting: waiting[0],
 ) -> None:
     """Run jobs until all have ended; whatever happens, no run is left under way.
 
@@ -66,6 +67,7 @@ def run_jobs(
         on_lost: Called instead for a run that was lost with its node and is done again.
         on_poll: Called every second or so.
         stop: Whether to start no further job.
+        choose: Returns which of the positions that wait is next.
 
     Raises:
         StoreUnavailableError: The tracking server stayed away.
@@ -76,7 +78,9 @@ def run_jobs(
     try:
         while waiting or under_way:
             while waiting and len(under_way) < executor.slots and not stop():
-                job = make_job(waiting.popleft())
+                position = choose(waiting)
+                waiting.remove(position)
+                job = make_job(position)
                 under_way[job.run_id] = job
                 executor.submit(job)
             if stop():
