@@ -162,8 +162,10 @@ def to_frame(runs: Iterable[Run]) -> pd.DataFrame:
         (``"true"``, ``"false"``, or empty where it was not checked, as in imported runs; these are
         used like valid ones), ``invalid_reason, failure, design_hash``;
         ``requested_<factor>`` and ``effective_<factor>`` as canonical strings (empty if absent);
-        ``diverged`` as bool; ``position, epochs, seed, samples, image_size`` and every metric of
-        :data:`RUN_METRICS` under its own name as float, NaN where absent; ``start_time`` in UTC.
+        ``diverged`` as bool; ``position`` (the place among the campaign's runs, as they were
+        started: runs are done again, and a sequential design has no other order), ``epochs, seed,
+        samples, image_size`` and every metric of :data:`RUN_METRICS` under its own name as float,
+        NaN where absent; ``start_time`` in UTC.
     """
     rows = [_row(run) for run in runs]
     frame = pd.DataFrame(rows, columns=list(_columns()))
@@ -172,6 +174,8 @@ def to_frame(runs: Iterable[Run]) -> pd.DataFrame:
     for column in RUN_METRICS:
         frame[column] = frame[column].astype("float64")
     frame["start_time"] = pd.to_datetime(frame["start_time"], unit="ms", utc=True)
+    placed = frame[frame["position"].notna()].sort_values(["start_time", "position"])
+    frame["position"] = placed.groupby("campaign").cumcount().astype("float64")
     return frame
 
 

@@ -15,7 +15,13 @@ from green_screen import names
 from green_screen.results import histories
 from green_screen.results.frame import config_of, configurations
 from green_screen.results.paging import search_all
-from green_screen.results.runs import RUN_METRICS, CampaignError, read_epochs, read_runs
+from green_screen.results.runs import (
+    RUN_METRICS,
+    CampaignError,
+    read_epochs,
+    read_runs,
+    to_frame,
+)
 from green_screen.space import FACTOR_NAMES, Space
 from green_screen.statistics.regression import fit_energy_model
 
@@ -52,6 +58,15 @@ def test_a_campaign_is_found_by_id_name_or_as_the_latest(store):
     pd.testing.assert_frame_equal(read_runs(client=client), by_id)
     assert list(by_id["position"]) == list(range(9))
     assert set(by_id["kind"]) == {names.KIND_BASELINE, names.KIND_RUN}
+
+
+def test_positions_are_the_order_in_which_runs_were_started():
+    runs = SMALL.runs("small")
+    # As where a run is done again at the end, and where a sequential design chooses.
+    runs[2].info._start_time = runs[-1].info.start_time + 1
+    by_name = to_frame(runs).set_index("run_name")["position"]
+    made = [*runs[:2], *runs[3:], runs[2]]
+    assert list(by_name[[run.info.run_name for run in made]]) == list(range(9))
 
 
 def test_rows_are_typed_and_equal_what_was_logged(store):
