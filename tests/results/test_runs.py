@@ -64,9 +64,9 @@ def test_positions_are_the_order_in_which_runs_were_started():
     runs = SMALL.runs("small")
     # As where a run is done again at the end, and where a sequential design chooses.
     runs[2].info._start_time = runs[-1].info.start_time + 1
-    by_name = to_frame(runs).set_index("run_name")["position"]
+    placed = to_frame(runs).set_index("run_id")["position"]
     made = [*runs[:2], *runs[3:], runs[2]]
-    assert list(by_name[[run.info.run_name for run in made]]) == list(range(9))
+    assert list(placed[[run.info.run_id for run in made]]) == list(range(9))
 
 
 def test_rows_are_typed_and_equal_what_was_logged(store):
