@@ -194,7 +194,8 @@ def run_finals(
     selected configuration that finishes logs its model.
     """
     made = _made(plan)
-    with CampaignProgress(plan.runs, made, executor.slots, executor.boards) as progress:
+    configs = [config for *_, config in plan.turns()]
+    with CampaignProgress(configs, made, executor.slots, executor.boards) as progress:
         if made:
             progress.say(f"{len(made)} of {plan.runs} final runs were made before: used again")
         maker = _Maker(plan, parent_run_id, experiment_id, progress, made)

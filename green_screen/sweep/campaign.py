@@ -92,8 +92,8 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
     with tracking.open_run(parent_id, run_name=name, tags=tags, params=params) as parent:
         done = resume.take_over(design.parent) if design.parent else resume.Done()
         apart = log_design(design, parent)
-        n_runs = len(design.plan.runs)
-        with CampaignProgress(n_runs, done.all(), executor.slots, executor.boards) as progress:
+        planned = [run.config for run in design.plan.runs]
+        with CampaignProgress(planned, done.all(), executor.slots, executor.boards) as progress:
             progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
             if left_out:
                 progress.say(left_out)

@@ -15,6 +15,7 @@ from green_screen import names
 from green_screen.executors.executor import Job
 from green_screen.output import can_be_live, lasting_output
 from green_screen.power.nvml import Board, NvmlError
+from green_screen.space import TrainingConfig
 from green_screen.sweep.energies import EnergyTally, energy
 from green_screen.sweep.forecast import Forecast
 from green_screen.sweep.runner import Ended
@@ -71,7 +72,7 @@ class CampaignProgress:
 
     def __init__(
         self,
-        planned: int,
+        planned: Sequence[TrainingConfig],
         done: Iterable[Run],
         slots: int,
         boards: Sequence[Board] = (),
@@ -80,7 +81,7 @@ class CampaignProgress:
         """Begin with what earlier attempts did.
 
         Args:
-            planned: All runs of the campaign.
+            planned: The configurations of all runs of the campaign, by their positions.
             done: The runs that have ended; those that did not finish are done again.
             slots: How many run at once.
             boards: The GPUs that they run on, as far as they are on this host.
@@ -94,12 +95,16 @@ class CampaignProgress:
         self._lasting = lasting_output()
         is_terminal = self._console.is_terminal
         self._columns = min(self._console.width, COLUMNS) if is_terminal else COLUMNS
-        self._planned = planned
+        self._planned = len(planned)
         self._boards = boards
-        self._left = planned - len(finished)
         self._ended = len(finished)
         self._energy = EnergyTally(ended)
-        self._forecast = Forecast(slots, map(run_seconds, finished))
+        took = {int(run.data.tags[names.TAG_POSITION]): run_seconds(run) for run in finished}
+        self._forecast = Forecast(
+            slots,
+            [config for position, config in enumerate(planned) if position not in took],
+            [(planned[position], seconds) for position, seconds in took.items()],
+        )
         self._guess_said = False
         self._under_way: dict[str, str] = {}
         self._bar = Progress(
@@ -111,7 +116,7 @@ class CampaignProgress:
             transient=True,
         )
         self._task = self._bar.add_task(
-            "", total=planned, completed=self._ended, number=0, state=""
+            "", total=self._planned, completed=self._ended, number=0, state=""
         )
 
     def __enter__(self) -> CampaignProgress:
@@ -140,9 +145,9 @@ class CampaignProgress:
         """Take note of an end, and say how it came out."""
         name = self._under_way.pop(ended.run.info.run_id)
         self._ended += 1
-        self._left -= 1
         self._energy.add(ended.run)
-        self._forecast.ended(ended.run.info.run_id, ended.result.wall_s)
+        took_s = ended.result.wall_s if ended.finished else math.nan
+        self._forecast.ended(ended.run.info.run_id, took_s)
         if ended.finished:
             self._print(_line(name, ended, self._columns))
         else:
@@ -212,7 +217,7 @@ class CampaignProgress:
         return f"{now}{self._energy.text()} so far, {self._time_left()}"
 
     def _time_left(self) -> str:
-        left_s = self._forecast.left_s(self._left)
+        left_s = self._forecast.left_s()
         if math.isnan(left_s):
             return "time left: after an epoch"
         return f"{duration(left_s)} left{' (a guess)' if self._forecast.guessed else ''}"

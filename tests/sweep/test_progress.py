@@ -5,6 +5,7 @@ import io
 import math
 import re
 
+import numpy as np
 import pytest
 from mlflow.entities import Metric, Run, RunData, RunInfo, RunTag
 from rich.console import Console
@@ -14,18 +15,20 @@ from green_screen import names, tracking
 from green_screen.executors.executor import Job, JobResult, Outcome
 from green_screen.options import TrainOptions
 from green_screen.power.visible import local_boards
-from green_screen.space import Space
+from green_screen.space import Space, TrainingConfig
 from green_screen.sweep import forecast
 from green_screen.sweep.energies import EnergyTally, energy
 from green_screen.sweep.progress import CampaignProgress, duration, shortened
 from green_screen.sweep.runner import Ended
 
+BASELINE = Space.load().baseline
 
-def job(position: int) -> Job:
+
+def job(position: int, config: TrainingConfig = BASELINE) -> Job:
     return Job(
         position=position,
         kind="run",
-        config=Space.load().baseline,
+        config=config,
         options=TrainOptions(),
         run_id=f"run-{position}",
         tracking_uri="",
@@ -49,7 +52,7 @@ def ended(
     )
     metrics = [Metric(names.ENERGY_TOTAL_J, energy_j, 0, 0), Metric(names.TEST_ACCURACY, 0.5, 0, 0)]
     result = JobResult(job=job(position), outcome=Outcome(status), reason="why", wall_s=60.0)
-    tags = [RunTag(names.TAG_ENERGY_SOURCE, source)]
+    tags = [RunTag(names.TAG_ENERGY_SOURCE, source), RunTag(names.TAG_POSITION, str(position))]
     return Ended(result=result, run=Run(info, RunData(metrics=metrics, tags=tags)))
 
 
@@ -61,7 +64,7 @@ def shown(terminal: bool, slots: int = 1) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=160, soft_wrap=True)
     before = [ended(0).run, ended(1, energy_j=math.nan).run]
-    with CampaignProgress(10, before, slots, local_boards(), console) as progress:
+    with CampaignProgress([BASELINE] * 10, before, slots, local_boards(), console) as progress:
         progress.started(job(2), "002 lr=0.01 [bold]")
         progress.ended(ended(2))
         progress.started(job(3), "003 baseline")
@@ -117,7 +120,7 @@ def test_no_line_is_wider_than_the_terminal(
     boards = [SimulatedBoard(curve=Constant(420.0)) for _ in range(slots)]
     with (
         simulated(Simulation(boards=boards)),
-        CampaignProgress(1000, before, slots, local_boards(), console) as progress,
+        CampaignProgress([BASELINE] * 1000, before, slots, local_boards(), console) as progress,
     ):
         progress.say("design: constant " + ", ".join(["optimizer_momentum"] * 10))
         for position in range(2, 2 + slots):
@@ -171,9 +174,10 @@ def test_the_first_run_s_epochs_tell_the_time_left(
     clock = Clock()
     monkeypatch.setattr(forecast, "time", clock)
     file = io.StringIO()
+    console = Console(file=file, soft_wrap=True)
     with tracking.open_run() as run:
         first = dataclasses.replace(job(0), run_id=run.run_id, options=TrainOptions(epochs=5))
-        with CampaignProgress(4, [], 1, (), Console(file=file, soft_wrap=True)) as progress:
+        with CampaignProgress([BASELINE] * 4, [], 1, (), console) as progress:
             progress.started(first, "000 baseline")
             clock.now_s += 30
             run.metrics({names.EPOCH_TIME_S: 20.0}, step=0)
@@ -202,17 +206,44 @@ def test_a_store_that_is_away_costs_a_guess_and_nothing_else(
 
     monkeypatch.setattr(forecast, "time", clock)
     monkeypatch.setattr(tracking, "metric_values", away)
-    left = forecast.Forecast(1)
+    left = forecast.Forecast(1, [BASELINE] * 3)
     left.started(job(0))
     for _ in range(100):
         clock.now_s += 0.5
         left.look()
     assert calls == [{"patience": 0.0}]
-    assert not left.guessed and math.isnan(left.left_s(3))
+    assert not left.guessed and math.isnan(left.left_s())
     left.ended("run-0", 60.0)
     clock.now_s += 100
     left.look()
-    assert len(calls) == 1 and left.left_s(2) == 120.0
+    assert len(calls) == 1 and left.left_s() == pytest.approx(120.0)
+
+
+def test_the_time_left_is_that_of_the_runs_to_come() -> None:
+    space = Space.load()
+
+    def seconds(config: TrainingConfig) -> float:
+        return 20.0 + 400.0 / config.batch_size * (3.0 if config.precision == "float64" else 1.0)
+
+    rng = np.random.default_rng(0)
+    configs = [
+        space.parse({name: rng.choice(levels) for name, levels in space.levels.items()})
+        for _ in range(60)
+    ]
+    small = space.parse({"batch_size": 4, "precision": "float64"})
+    large = space.parse({"batch_size": 128, "precision": "float32"})
+    took = [(config, seconds(config)) for config in configs]
+    left_s = {
+        config: forecast.Forecast(1, [config] * 10, took).left_s() for config in (small, large)
+    }
+    assert left_s[small] == pytest.approx(10 * seconds(small), rel=0.4)
+    assert left_s[large] == pytest.approx(10 * seconds(large), rel=0.4)
+    # One run says what each of the others takes, and failed ones nothing.
+    one = forecast.Forecast(2, [large, small, small], [(large, 60.0), (small, math.nan)])
+    assert one.left_s() == pytest.approx(90.0)
+    one.started(job(0, large))
+    one.ended("run-0", math.nan)
+    assert one.left_s() == pytest.approx(60.0)
 
 
 @pytest.mark.parametrize(
