@@ -69,7 +69,9 @@ def test_the_experiment_is_pinned_exactly_and_the_meter_is_not() -> None:
         for requirement in extras[group]:
             pinned(requirement)
     pins = dict(map(pinned, extras["experiment"]))
-    for requirement in project()["dependencies"] + extras["carbon"] + extras["mlflow"]:
+    for requirement in (
+        project()["dependencies"] + extras["carbon"] + extras["mlflow"] + extras["analysis"]
+    ):
         name, least = re.split(">=", requirement.split(",")[0])
         version = [int(part) for part in pins[name].split(".")]
         assert version >= [int(part) for part in least.split(".")], requirement

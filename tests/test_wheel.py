@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from legacy_runs import write_study
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the wheel is built from.
@@ -55,47 +56,89 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Environment:
+    """A virtual environment with the wheel in it and no more than the wheel asks for."""
+
+    def __init__(self, minor: int, wheel: Path, folder: Path, extra: str = "") -> None:
+        base = interpreter(minor)
+        if base is None:
+            pytest.skip(f"there is no Python 3.{minor} on this machine")
+        self.folder = folder
+        assert ran(base, "-m", "venv", "--without-pip", str(folder / "environment")).returncode == 0
+        self.python = str(folder / "environment" / "bin" / "python")
+        installed = self.install(f"{wheel}[{extra}]" if extra else str(wheel))
+        if "error sending request" in installed.stderr or "dns error" in installed.stderr:
+            pytest.skip("no package registry can be reached")
+        assert installed.returncode == 0, installed.stderr
+        # Neither the sources nor this environment's packages may stand in.
+        left_out = ("PYTHONPATH", "VIRTUAL_ENV", "MLFLOW_TRACKING_URI")
+        self.variables = {k: v for k, v in os.environ.items() if k not in left_out}
+
+    def install(self, *requirements: str) -> subprocess.CompletedProcess[str]:
+        uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python)
+        return ran(*uv, *requirements)
+
+    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return ran(*words, cwd=self.folder, env={**self.variables, **variables})
+
+    def green_screen(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run(str(self.folder / "environment" / "bin" / "green-screen"), *words)
+
+
 @pytest.mark.parametrize("minor", MINORS)
 def test_the_meter_in_an_empty_environment(minor: int, wheel: Path, tmp_path: Path) -> None:
-    base = interpreter(minor)
-    if base is None:
-        pytest.skip(f"there is no Python 3.{minor} on this machine")
-    folder = tmp_path / "environment"
-    assert ran(base, "-m", "venv", "--without-pip", str(folder)).returncode == 0
-    python = str(folder / "bin" / "python")
-    install = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python)
-    installed = ran(*install, str(wheel))
-    if "error sending request" in installed.stderr or "dns error" in installed.stderr:
-        pytest.skip("no package registry can be reached")
-    assert installed.returncode == 0, installed.stderr
-    listed = ran(sys.executable, "-m", "uv", "pip", "freeze", "--python", python).stdout.split("\n")
+    empty = Environment(minor, wheel, tmp_path)
+    freeze = (sys.executable, "-m", "uv", "pip", "freeze", "--python", empty.python)
+    listed = ran(*freeze).stdout.split("\n")
     assert len(list(filter(None, listed))) < 10, listed
 
-    # Neither the sources nor this environment's packages may stand in.
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    command = str(folder / "bin" / "green-screen")
-    inside = {"cwd": tmp_path, "env": clean}
-    assert re.fullmatch(
-        r"green-screen, version \d+\.\d+\.\d+\n", ran(command, "--version", **inside).stdout
-    )
-    doctor = ran(command, "doctor", **inside)
+    version = empty.green_screen("--version").stdout
+    assert re.fullmatch(r"green-screen, version \d+\.\d+\.\d+\n", version)
+    doctor = empty.green_screen("doctor")
     assert doctor.returncode in (0, 1) and "measured here" in doctor.stdout, doctor.stderr
-    measured = ran(command, "measure", "--", python, "-c", "print('ran')", **inside)
+    measured = empty.green_screen("measure", "--", empty.python, "-c", "print('ran')")
     assert (measured.returncode, measured.stdout) == (0, "ran\n"), measured.stderr
     assert "CPU" in measured.stderr
+    assert "--batch_size" in empty.green_screen("train", "--help").stdout
+    for command, extra in (("train", "experiment"), ("analyze", "analysis")):
+        lacking = empty.green_screen(command)
+        assert lacking.returncode == 1 and lacking.stdout == ""
+        assert re.fullmatch(
+            rf'{command} needs \w+, which is not installed: .*"green-screen\[{extra}\]".*\n',
+            lacking.stderr,
+        )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     example = next(
         b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "EnergyMeter" in b
     )
-    shown = ran(python, "-c", example, **inside)
+    shown = empty.run(empty.python, "-c", example)
     assert shown.returncode == 0 and " J in " in shown.stdout, shown.stderr
-    lacking = ran(python, "-c", "from green_screen import SMICallback", **inside)
+    lacking = empty.run(empty.python, "-c", "from green_screen import SMICallback")
     assert lacking.returncode != 0
     assert "Keras" in lacking.stderr.splitlines()[-1], lacking.stderr
 
-    assert ran(*install, "pytest", "hypothesis", "wrapt").returncode == 0
-    paths = os.pathsep.join([str(ROOT / "tests" / "support")])
+    assert empty.install("pytest", "hypothesis", "wrapt").returncode == 0
     tests = [str(ROOT / "tests" / "power" / name) for name in CORE_TESTS]
     pytest_run = ("-m", "pytest", "-q", "-c", os.devnull, "--noconftest", "-p", "no:cacheprovider")
-    own = ran(python, *pytest_run, *tests, cwd=tmp_path, env={**clean, "PYTHONPATH": paths})
+    own = empty.run(empty.python, *pytest_run, *tests, PYTHONPATH=str(ROOT / "tests" / "support"))
     assert own.returncode == 0, own.stdout[-3000:]
+
+
+# The newest packages under 3.12, and under 3.10 the last ones that were made for it.
+@pytest.mark.parametrize("minor", [10, 12])
+def test_a_campaign_is_analysed_without_tensorflow(minor: int, wheel: Path, tmp_path: Path) -> None:
+    there = Environment(minor, wheel, tmp_path, "analysis")
+    study = write_study(tmp_path / "study")
+    imported = there.green_screen("import", "--folder", str(study))
+    assert imported.returncode == 0 and "64 runs imported" in imported.stdout, imported.stderr
+    assert "64 of 64 runs finished" in there.green_screen("status").stdout
+    refused = there.green_screen("analyze")
+    assert refused.returncode == 2 and "final_repeats must be 0" in refused.stderr
+    analyzed = there.green_screen("analyze", "--final_repeats", "0")
+    assert analyzed.returncode == 0, analyzed.stderr
+    assert "  mlflow ui " in analyzed.stdout and "make" not in analyzed.stdout
+    (report,) = re.findall(r"^report: +(\S+)$", analyzed.stdout, re.M)
+    assert "<svg" in (tmp_path / report).read_text(encoding="utf-8")
+    predicted = there.green_screen("predict", "--batch_size", "64")
+    assert predicted.returncode == 0 and " J, 95 % interval " in predicted.stdout
+    assert there.green_screen("train").returncode == 1

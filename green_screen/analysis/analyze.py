@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import cast
 
 import pandas as pd
@@ -290,7 +290,7 @@ def _cost(subject: Subject, options: AnalyzeOptions) -> tradeoff.Cost:
 def _how(subject: Subject, run: RunLogger, options: AnalyzeOptions) -> str:
     values = ", ".join(f"{name}={value}" for name, value in option_params(options).items())
     return (
-        f"Green Screen {__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
+        f"Green Screen {__version__}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC. "
         f"Campaign {subject.run_id.replace(',', ', ')}, analysis {run.run_id}. Options: {values}."
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import green_screen
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
 from green_screen.output import command_line, near
@@ -14,6 +16,8 @@ from green_screen.report.tables import candidates_table, final_table
 from green_screen.sweep.progress import COLUMNS
 
 _GAP = "  "
+# Whether the package lies beside its Makefile, and is not installed without it.
+_IN_SOURCES = (Path(green_screen.__file__).parents[1] / "Makefile").is_file()
 
 
 def lines(result: Analyzed) -> Iterator[str]:
@@ -44,10 +48,15 @@ def lines(result: Analyzed) -> Iterator[str]:
     yield ""
     yield "next:"
     yield "  open the report in a browser"
-    yield "  make ui       every run in MLflow's pages"
+    if _IN_SOURCES:
+        yield "  make ui       every run in MLflow's pages"
+    else:
+        yield "  mlflow ui     every run in MLflow's pages"
     if result.model is not None:
         yield f"  {command_line('promote')} --name {result.model.name}"
-    yield "  make study    the full experiment: 100 configurations of ResNet-50 (a GPU and days)"
+    if _IN_SOURCES:
+        full = "the full experiment: 100 configurations of ResNet-50 (a GPU and days)"
+        yield f"  make study    {full}"
 
 
 def plain(table: Table, columns: int = COLUMNS) -> Iterator[str]:

@@ -94,8 +94,10 @@ def energy_to_accuracy(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) 
     first = hits.groupby("run_id").first()
     table = runs[["run_id", "run_name"]].copy()
     table["reached"] = table["run_id"].isin(first.index)
+    # Where no run has a figure the mapped column has the type of the names, not of the figures.
     table["epoch"] = table["run_id"].map(first["epoch"]).astype("float64")
-    table["energy_j"] = runs[names.SETUP_ENERGY_J] + table["run_id"].map(first["sum_j"])
+    sum_j = table["run_id"].map(first["sum_j"]).astype("float64")
+    table["energy_j"] = runs[names.SETUP_ENERGY_J] + sum_j
     return table.sort_values("energy_j", kind="stable", ignore_index=True)
 
 

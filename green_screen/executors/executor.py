@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import TYPE_CHECKING
 
 from green_screen.options import TrainOptions
 from green_screen.power.nvml import Board
 from green_screen.space import TrainingConfig
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 # What a job calls, as ``module:function``: takes (TrainingConfig, TrainOptions, RunLogger).
 TRAINER = "green_screen.training.run:train"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from mlflow.entities import LoggedModelInput
 from mlflow.entities.model_registry import ModelVersion
@@ -219,7 +219,7 @@ def _carry_out(
 def _move_champion(
     client: MlflowClient, version: ModelVersion, rolled_back: ModelVersion | None
 ) -> None:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     name, number = version.name, str(version.version)
     tracking.in_spite_of_others(
         lambda: client.set_registered_model_alias(name, names.CHAMPION, number)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import re
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -55,7 +55,7 @@ class TrainingFacts:
 
     run_id: str
     name: str
-    started: datetime.datetime
+    started: datetime
     seconds: float
     energy_j: float
     energy_source: str
@@ -130,7 +130,7 @@ def training_facts(run_or_model: str) -> TrainingFacts:
     return TrainingFacts(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
-        started=datetime.datetime.fromtimestamp(run.info.start_time / 1000.0, datetime.UTC),
+        started=datetime.fromtimestamp(run.info.start_time / 1000.0, timezone.utc),
         seconds=metrics.get(names.DURATION_S, math.nan),
         energy_j=energy_j,
         energy_source=tags.get(names.TAG_ENERGY_SOURCE, names.SOURCE_NONE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from green_screen.statistics.coding import Matrix
 from green_screen.statistics.model_matrix import Design
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 
 class ModelMatrix(TransformerMixin, BaseEstimator):  # type: ignore[misc]

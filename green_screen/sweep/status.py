@@ -106,7 +106,9 @@ def read_status(sweep: str | None) -> CampaignStatus:
             energy.add(run)
         group.setdefault(run.data.tags[names.TAG_POSITION], run)
     seconds = [s for s in map(run_seconds, finished.values()) if math.isfinite(s)]
-    planned = int(parent.data.tags[names.TAG_RUNS_PLANNED])
+    # Runs made elsewhere and imported were planned there.
+    found = len({*finished, *under_way, *failed})
+    planned = int(parent.data.tags.get(names.TAG_RUNS_PLANNED, found))
     left_s = sum(seconds) / len(seconds) * (planned - len(finished)) if seconds else math.nan
     return CampaignStatus(
         parent=parent,

@@ -1,13 +1,11 @@
-import dataclasses
 import math
 
 import mlflow
-import numpy as np
 import pytest
-import yaml
-from simulated_campaign import SimulatedCampaign
+from legacy_runs import write_run, write_study
 
 from entrypoints import import_runs as entry_point
+from entrypoints import status
 from green_screen import names
 from green_screen.decision.selection import select
 from green_screen.options import ImportOptions
@@ -15,33 +13,7 @@ from green_screen.results.importing import import_runs
 from green_screen.results.legacy import read_folder, read_run
 from green_screen.results.legacy_log import LegacyError
 from green_screen.results.runs import read_epochs, read_runs
-from green_screen.space import Space
 from green_screen.statistics.regression import fit_energy_model
-
-HEADER = "epoch,time,loss,accuracy,val_loss,val_accuracy,gpu_power_W,gpu_temp_C,gpu_util_%"
-
-
-def write_run(folder, config=None, *, power=(100, 200, 300, 300, 120), seconds=None, **parameters):
-    """Write a run with one power reading a row: pre, the epochs, post."""
-    folder.mkdir(parents=True)
-    config = config or Space.load().baseline
-    n_epochs = len(power) - 2
-    seconds = seconds or [10.0 * i for i in range(len(power))]
-    marks = ["pre", *range(n_epochs), "post"]
-    lines = [HEADER]
-    for i, (mark, at, watts) in enumerate(zip(marks, seconds, power, strict=True)):
-        learning = (
-            f"{2.0 / (i + 1)},{1 - 1 / (i + 1)},{2.5 / (i + 1)},{0.9 - 0.8 / (i + 1)}"
-            if 0 < i <= n_epochs
-            else ",,,"
-        )
-        lines.append(f"{mark},{at},{learning},{watts},{40 + i},{i}")
-    (folder / "logs.csv").write_text("\n".join(lines) + "\n")
-    levels = {key: value for key, value in dataclasses.asdict(config).items()}
-    content = levels | {"model": "ResNet50", "seed": 22, "n_parameters": 23_792_612}
-    content |= {"test_accuracy": 0.5} | parameters
-    (folder / "parameters.yaml").write_text(yaml.safe_dump(content))
-    return folder
 
 
 def test_energy_is_the_trapezoid_of_power_over_time(tmp_path):
@@ -260,15 +232,7 @@ def store(store, monkeypatch):
 
 
 def test_an_imported_campaign_is_analysed_unchanged(tmp_path, store):
-    rng = np.random.default_rng(0)
-    campaign = SimulatedCampaign(seed=1, n_runs=60, baseline_every=20)
-    source = tmp_path / "study"
-    for i, (_, config) in enumerate(campaign.design()):
-        n_epochs = 100 if i == 7 else 4
-        changed = {"batch_size": 48} if i == 9 else {}
-        watts = 150 * campaign.ratio(config) * np.exp(rng.normal(0, 0.03))
-        power = [80, *[watts] * n_epochs, 90]
-        write_run(source / f"{i:03}", config, power=power, test_accuracy=0.4, **changed)
+    source = write_study(tmp_path / "study", epochs={7: 100}, changed={9: {"batch_size": 48}})
     (source / "notes").mkdir()
 
     imported = import_runs(
@@ -330,3 +294,5 @@ def test_the_entry_point_says_what_it_did(tmp_path, store, capsys):
     assert "1 runs imported, 1 skipped" in printed.out
     assert "skipped 002: parameters.yaml is missing" in printed.err
     assert read_runs(sweep="study")["campaign"].iloc[0] in printed.out
+    assert status.main([]) == 0
+    assert "1 of 1 runs finished" in capsys.readouterr().out
