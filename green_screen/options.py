@@ -65,6 +65,9 @@ class TrainOptions:
     max_window_s: float = option(
         20.0, "for protocol=screening: most seconds that a steady window of steps takes"
     )
+    checkpoint_every: int | None = option(
+        10, "epochs between checkpoints, from which a run that was cut off goes on; 0 is none"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
@@ -99,6 +102,12 @@ class TrainOptions:
             "log_model",
             self.log_model,
             "false with protocol=screening, which trains no model to keep",
+        )
+        require(
+            self.checkpoint_every is None or self.checkpoint_every >= 0,
+            "checkpoint_every",
+            self.checkpoint_every,
+            "at least 0 epochs",
         )
         require_config(self.config)
 

@@ -39,6 +39,7 @@ SLOW = [
         "sweep/test_faults_of_the_parent.py",
         "sweep/test_faults_of_the_output.py",
         "executors/test_local.py",
+        "training/test_checkpoint.py",
         "training/test_serving.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",

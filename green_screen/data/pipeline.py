@@ -18,6 +18,7 @@ re-tunes convolutions:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,7 @@ class Pipeline:
     """The three parts, ready for Keras, and what was fitted to make them.
 
     Attributes:
-        train: Endless batches (images [batch, h, w, 3] in the compute dtype, one-hot labels
-            [batch, classes]); give ``fit`` :attr:`steps_per_epoch`.
+        train_from: Epoch, from 0 -> endless batches from its beginning on, as :attr:`train`.
         validation: Batches (images, labels, weights [batch]) that end; compile the model with
             ``weighted_metrics``, so that padding does not count.
         test: As `validation`, and of the same batch shape.
@@ -56,7 +56,7 @@ class Pipeline:
         augmentation_ops: What ``random`` augmentation picked; empty for the other levels.
     """
 
-    train: Any
+    train_from: Callable[[int], Any]
     validation: Any
     test: Any
     split: Split
@@ -64,6 +64,14 @@ class Pipeline:
     evaluation_batch_size: int
     preprocessing: Preprocessing
     augmentation_ops: tuple[str, ...]
+
+    @property
+    def train(self) -> Any:
+        """Endless batches: images [batch, h, w, 3] in the compute dtype, one-hot labels [batch, n].
+
+        Give ``fit`` :attr:`steps_per_epoch`.
+        """
+        return self.train_from(0)
 
     @property
     def n_train(self) -> int:
@@ -127,7 +135,7 @@ def from_parts(
     source = _Source(dataset, fitted, policy.compute_dtype)
     evaluation_batch = _evaluation_batch(config.batch_size, split)
     return Pipeline(
-        train=_train(source, split.train, config.batch_size, augmentation, seed),
+        train_from=_train(source, split.train, config.batch_size, augmentation, seed),
         validation=_evaluation(source, split.validation, evaluation_batch),
         test=_evaluation(source, split.test, evaluation_batch),
         split=split,
@@ -184,7 +192,7 @@ class _Source:
 
 def _train(
     source: _Source, part: Indices, batch_size: int, augmentation: Augmentation, seed: int
-) -> Any:
+) -> Callable[[int], Any]:
     steps = len(part) // batch_size
     # Independent streams for the order and for the augmentation.
     order_seed, augmentation_seed = np.random.SeedSequence(seed).generate_state(2).astype(np.int32)
@@ -201,7 +209,7 @@ def _train(
         )
         return source.scale(images), labels
 
-    return _prefetched(tf.data.Dataset.counter(), make_batch)
+    return lambda epoch: _prefetched(tf.data.Dataset.counter(epoch * steps), make_batch)
 
 
 def _shuffled(positions: Any, n: int, seed: int, epoch: Any) -> Any:

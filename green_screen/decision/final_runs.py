@@ -32,7 +32,7 @@ from green_screen.sweep.runner import Ended, run_jobs
 # model is decided here.
 _OWN = ("config", "log_model")
 # Options that say nothing of what is trained.
-_NOT_THE_WORK = (*_OWN, "trace")
+_NOT_THE_WORK = (*_OWN, "trace", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,15 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             raise RuntimeError("nothing is measured before model.fit")
         return measurement
 
+    def go_on(self, elapsed_s: float) -> None:
+        """Go on with the ``logs.csv`` of an earlier process of the same training.
+
+        Args:
+            elapsed_s: How long ago its first row was written.
+        """
+        self._files.go_on(elapsed_s)
+        self._started = True
+
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Start the measurement, unless one is under way, and write the row ``pre``.
 

@@ -22,18 +22,25 @@ class FurtherEpochs(keras.callbacks.Callback):  # type: ignore[misc]
     :class:`~green_screen.measurement.callback.SMICallback` that measures.
     """
 
-    def __init__(self, measurement: RunMeasurement, declared: int) -> None:
+    def __init__(self, measurement: RunMeasurement, declared: int, *, done: int = 0) -> None:
         """Prepare.
 
         Args:
             measurement: What is under way.
             declared: The epochs of the training itself.
+            done: How many of those an earlier process has done.
         """
         super().__init__()
         self._measurement = measurement
         self._declared = declared
+        self._done = done
         self._phase = ExitStack()
         self._weights: list[Any] | None = None
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Begin at once where the declared epochs are done."""
+        if self._done >= self._declared:
+            self._begin()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Decide whether another epoch is run."""
@@ -42,8 +49,11 @@ class FurtherEpochs(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._measurement.needs_further_epoch:
             self.model.stop_training = True
         elif self._weights is None:
-            self._phase.enter_context(self._measurement.phase("further"))
-            self._weights = self.model.get_weights()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._phase.enter_context(self._measurement.phase("further"))
+        self._weights = self.model.get_weights()
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Give back the weights of the declared epochs."""

@@ -73,6 +73,14 @@ class LogFiles:
         with self.csv.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(("epoch", "time", *_COLUMNS))
 
+    def go_on(self, elapsed_s: float) -> None:
+        """Go on with a file that is there already.
+
+        Args:
+            elapsed_s: How long ago its first row was written.
+        """
+        self._first_s = time.perf_counter() - elapsed_s
+
     def idle_row(self, label: str, reading: EnergyReading | None) -> None:
         """Append what was measured while the machine waited; nothing if it was not."""
         if reading is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-from green_screen.measurement.run_record import Epoch, RunRecord, RunTrace
+from green_screen.measurement.run_record import Epoch, Measured, RunRecord, RunTrace
 from green_screen.measurement.steady import (
     SteadyState,
     after_the_first,
@@ -32,7 +33,7 @@ __all__ = ["MeasurementSummary", "RunMeasurement", "synchronize_gpu"]
 
 logger = logging.getLogger(__name__)
 
-PHASES = ("setup", "kernels", "conversion", "evaluation", "further")
+PHASES = ("setup", "kernels", "checkpoint", "conversion", "evaluation", "further")
 # What a run does that the training it stands for does not.
 OUTSIDE = ("kernels", "further")
 MIN_WINDOW_GPU_S = 5.0
@@ -73,6 +74,9 @@ class RunMeasurement:
             unmeasured=self._mismatch,
         )
         self._heartbeat = Heartbeat()
+        self._earlier = Measured(
+            **dict.fromkeys((field.name for field in dataclasses.fields(Measured)), ())
+        )
         self._given_min_window_s = min_window_s
         self._phases: list[EnergyReading] = []
         self._epochs: list[Epoch] = []
@@ -182,7 +186,7 @@ class RunMeasurement:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure a phase: ``setup``, ``kernels``, ``conversion``, ``evaluation`` or ``further``.
+        """Measure a phase, one of :data:`PHASES`.
 
         What is done in ``kernels`` and ``further`` is not part of the run's total; epochs in
         ``further`` count for the steady state and for nothing else.
@@ -210,6 +214,11 @@ class RunMeasurement:
             self._outside.append((start, end))
         else:
             self._last = end
+
+    def go_on(self, earlier: Measured) -> None:
+        """Go on with a run of which an earlier process has measured a part."""
+        self._earlier = earlier
+        self._fit = max((epoch.fit for epoch in earlier.epochs), default=0)
 
     def begin_fit(self) -> None:
         """Begin the epochs of another call of ``fit``, of which the first is not steady."""
@@ -306,9 +315,21 @@ class RunMeasurement:
 
         It never does when there is a GPU that cannot be measured, or before any epoch.
         """
-        if (self._mismatch and not self.on_gpu) or not self._epochs:
+        if (self._mismatch and not self.on_gpu) or not self.epochs:
             return False
         return self.min_window_s > sum(e.reading.seconds for e in self.steady_state.epochs)
+
+    @property
+    def spent(self) -> EnergyReading:
+        """From this process's start to now, read without waiting for the GPU; for any thread.
+
+        Raises:
+            RuntimeError: Nothing is measured now.
+        """
+        if self._first is None:
+            raise RuntimeError("nothing was measured: use the measurement in a `with` block")
+        now = self._meter.mark(synchronize=False, read_carbon=not self.on_gpu)
+        return self._meter.between(self._first, now, "spent")
 
     @property
     def missing(self) -> Mapping[str, str]:
@@ -317,8 +338,8 @@ class RunMeasurement:
 
     @property
     def epochs(self) -> tuple[Epoch, ...]:
-        """The epochs or blocks of steps so far."""
-        return tuple(self._epochs)
+        """The epochs or blocks of steps so far, those of earlier processes included."""
+        return (*self._earlier.epochs, *self._epochs)
 
     @property
     def validations(self) -> tuple[Epoch, ...]:
@@ -352,7 +373,27 @@ class RunMeasurement:
     def steady_state(self) -> SteadyState:
         """The steady epochs so far."""
         blocks = any(epoch.work != 1 for epoch in self._epochs)
-        return steady_state(self._epochs, "blocks" if blocks else "epochs")
+        return steady_state(self.epochs, "blocks" if blocks else "epochs")
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured so far, by earlier processes too."""
+        steady_span = self._steady_span()
+        own = Measured(
+            totals=(self.total_reading,),
+            outside=tuple(
+                self._meter.between(*marks, "outside")
+                for marks in self._outside
+                if self._last is not None and marks[0].time_s < self._last.time_s
+            ),
+            phases=tuple(self._phases),
+            epochs=tuple(self._epochs),
+            steady_spans=(steady_span,) if steady_span else (),
+            lost=tuple(self._holes(starved=False)),
+            starved=tuple(self._holes(starved=True)),
+            devices=("; ".join(board.label for board in self.boards) or "no GPU",),
+        )
+        return self._earlier.before(own)
 
     def summary(
         self, images_per_epoch: int | None, validation_images: int | None = None
@@ -363,7 +404,7 @@ class RunMeasurement:
             images_per_epoch: Training images of one epoch; ``None`` if that is not known.
             validation_images: The same of the validation.
         """
-        total = self.total_reading
+        measured = self.measured
         self._measure_idle_after()
         boards = self._meter.boards
         # Only a process with several boards can take one for another; TensorFlow has its devices
@@ -371,23 +412,16 @@ class RunMeasurement:
         mismatch = self._mismatch or (other_boards(boards) if len(boards) > 1 else "")
         steady = self.steady_state
         # A block may be so short that its tuning takes many times as long.
-        compared = steady.epochs if self._validations else after_the_first(self._epochs)
+        compared = steady.epochs if self._validations else after_the_first(self.epochs)
+        doubts = unlike_others(compared)
+        if len(ran_on := dict.fromkeys(measured.devices)) > 1:
+            doubts.append(f"its parts ran on different devices: {', then '.join(ran_on)}")
         record = RunRecord(
-            total=total,
-            outside=tuple(
-                self._meter.between(*marks, "outside")
-                for marks in self._outside
-                if self._last is not None and marks[0].time_s < self._last.time_s
-            ),
-            phases=tuple(self._phases),
-            epochs=tuple(self._epochs),
+            **vars(dataclasses.replace(measured, lost=(*measured.lost, *doubts))),
             validations=tuple(self._validations),
             steady_validations=self.steady_validations.epochs,
             steady=steady.epochs,
             left_out=steady.left_out,
-            lost=(*self._holes(starved=False), *unlike_others(compared)),
-            starved=tuple(self._holes(starved=True)),
-            steady_span=self._steady_span(steady),
             idle_before=self._idle_before,
             idle_in_context=self._idle_in_context,
             idle_after=self._idle_after,
@@ -398,12 +432,12 @@ class RunMeasurement:
         )
         return summarize(record, images_per_epoch, validation_images)
 
-    def _steady_span(self, steady: SteadyState) -> EnergyReading | None:
-        if not steady.epochs:
-            return None
-        first, last = (self._epochs.index(steady.epochs[place]) for place in (0, -1))
-        start, end = self._epoch_marks[first][0], self._epoch_marks[last][1]
-        return self._meter.between(start, end, "steady state")
+    def _steady_span(self) -> EnergyReading | None:
+        """Return the reading from this process's first steady epoch to its last."""
+        steady = {id(epoch) for epoch in self.steady_state.epochs}
+        own = zip(self._epochs, self._epoch_marks, strict=True)
+        marks = [edges for epoch, edges in own if id(epoch) in steady]
+        return self._meter.between(marks[0][0], marks[-1][1], "steady state") if marks else None
 
     def _holes(self, *, starved: bool) -> list[str]:
         """Return when the process waited for a CPU, or else was stopped, in words."""

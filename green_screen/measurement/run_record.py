@@ -48,22 +48,44 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class Measured:
+    """What was measured of a run so far, by one process or by several that went on from each other.
+
+    Attributes:
+        totals: Of each process, from its start to the end of its last phase or epoch.
+        outside: What lies in those and was done for the measurement alone.
+        phases: The named phases in order.
+        epochs: The epochs in order.
+        steady_spans: Of each process that had steady epochs, from the beginning of the first to the
+            end of the last, with all that lies between.
+        lost: What says that not only work was done in a part of the run, in words.
+        starved: When a process waited for a CPU for seconds, in words: its host was busy.
+        devices: The boards of each process, in words.
+    """
+
+    totals: tuple[EnergyReading, ...]
+    outside: tuple[EnergyReading, ...]
+    phases: tuple[EnergyReading, ...]
+    epochs: tuple[Epoch, ...]
+    steady_spans: tuple[EnergyReading, ...]
+    lost: tuple[str, ...]
+    starved: tuple[str, ...]
+    devices: tuple[str, ...]
+
+    def before(self, later: Measured) -> Measured:
+        """Return what this and a later process measured of the run together."""
+        return Measured(**{name: part + getattr(later, name) for name, part in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Measured):
     """All that was measured of a run.
 
     Attributes:
-        total: From the start to the end of the last phase or epoch.
-        outside: What lies in that and was done for the measurement alone.
-        phases: The named phases in order.
-        epochs: The epochs in order.
         validations: Blocks of validation outside of epochs, in order.
         steady_validations: The steady ones of those.
         steady: The steady epochs, those with a gap included.
         left_out: How many epochs are not steady, and why.
-        lost: What says that not only work was done in a part of the run, in words.
-        starved: When the process waited for a CPU for seconds, in words: its host was busy.
-        steady_span: From the beginning of the first steady epoch to the end of the last, with all
-            that lies between; ``None`` without any.
         idle_before: The machine waiting before the run, the GPU without this process's context.
         idle_in_context: The same before data flow, with the context; ``None`` if that was not
             measured.
@@ -74,17 +96,10 @@ class RunRecord:
         device_mismatch: How the GPUs of TensorFlow and NVML differ; empty if they agree.
     """
 
-    total: EnergyReading
-    outside: tuple[EnergyReading, ...]
-    phases: tuple[EnergyReading, ...]
-    epochs: tuple[Epoch, ...]
     validations: tuple[Epoch, ...]
     steady_validations: tuple[Epoch, ...]
     steady: tuple[Epoch, ...]
     left_out: str
-    lost: tuple[str, ...]
-    starved: tuple[str, ...]
-    steady_span: EnergyReading | None
     idle_before: EnergyReading | None
     idle_in_context: EnergyReading | None
     idle_after: EnergyReading | None

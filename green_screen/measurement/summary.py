@@ -17,6 +17,7 @@ from green_screen.power.nvml import COUNTER_UPDATE_S
 _PHASE_METRICS = {
     "setup": names.SETUP_ENERGY_J,
     "conversion": names.CONVERSION_ENERGY_J,
+    "checkpoint": names.CHECKPOINT_ENERGY_J,
     "evaluation": names.EVALUATION_ENERGY_J,
 }
 # From the worst to the best: a sum is only as good as its worst part.
@@ -134,7 +135,7 @@ def summarize(
     sources = {reading.source for reading in _all_readings(record)} - {names.SOURCE_NONE}
     tags = {
         names.TAG_ENERGY_SOURCE: min(sources, key=_SOURCES.index, default=names.SOURCE_NONE),
-        names.TAG_CPU_SOURCE: record.total.carbon.cpu_source,
+        names.TAG_CPU_SOURCE: record.totals[-1].carbon.cpu_source,
         names.TAG_MEASUREMENT_VALID: str(not found).lower(),
         names.TAG_INCOMPLETE: str(bool(incomplete)).lower(),
     }
@@ -278,13 +279,13 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
     known = [r for r in inside if not math.isnan(r.energy_j)]
     measured_j = sum(r.energy_j for r in known)
     incomplete = next((r.reason or _UNKNOWN for r in inside if math.isnan(r.energy_j)), "")
-    spans = (record.total, *record.outside)
-    if not record.boards and not math.isnan(record.total.energy_j):
+    spans = (*record.totals, *record.outside)
+    if not record.boards and not any(math.isnan(r.energy_j) for r in record.totals):
         # CodeCarbon knows the processor's load in steps of 10 ms, so a phase of a few of them may
         # have no figure. That is no gap: a total that has one holds them.
         incomplete = ""
-    total_j = record.total.energy_j - sum(r.energy_j for r in record.outside)
-    total_s = record.total.seconds - sum(r.seconds for r in record.outside)
+    total_j = sum(r.energy_j for r in record.totals) - sum(r.energy_j for r in record.outside)
+    total_s = sum(r.seconds for r in record.totals) - sum(r.seconds for r in record.outside)
     other_j, duration_s = NAN, total_s
     if math.isnan(total_j):
         why = (r.reason for r in spans if math.isnan(r.energy_j) and r.reason)
@@ -298,10 +299,12 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
     figures = {
         metric: _sum(parts[phase]) for phase, metric in _PHASE_METRICS.items() if parts[phase]
     }
-    emissions_kg = record.total.carbon.emissions_kg_co2eq
+    emissions_kg = sum(r.carbon.emissions_kg_co2eq for r in record.totals)
     emissions_kg -= sum(r.carbon.emissions_kg_co2eq for r in record.outside)
     if parts["setup"]:
         figures[names.SETUP_S] = Figure(sum(r.seconds for r in parts["setup"]))
+    if parts.get("checkpoint"):
+        figures[names.CHECKPOINT_S] = Figure(sum(r.seconds for r in parts["checkpoint"]))
     if parts.get("kernels"):
         figures[names.KERNELS_ENERGY_J] = _sum(parts["kernels"])
         figures[names.KERNELS_S] = Figure(sum(r.seconds for r in parts["kernels"]))
@@ -325,11 +328,13 @@ def _total_figures(record: RunRecord) -> tuple[dict[str, Figure], str]:
 
 def _system_figure(record: RunRecord) -> Figure:
     """Return what GPUs, CPU and memory took of what the total is of, if all were measured."""
-    total = record.total
-    system_j = total.system_energy_j - sum(r.system_energy_j for r in record.outside)
-    if total.source == names.SOURCE_NONE:
-        return Figure(system_j, total.reason)
-    cpu = total.carbon.cpu_source
+    system_j = sum(r.system_energy_j for r in record.totals)
+    system_j -= sum(r.system_energy_j for r in record.outside)
+    unknown = [r for r in record.totals if math.isnan(r.system_energy_j)]
+    worst = (unknown or record.totals)[0]
+    if worst.source == names.SOURCE_NONE:
+        return Figure(system_j, worst.reason)
+    cpu = worst.carbon.cpu_source
     if cpu != names.SOURCE_RAPL:
         return Figure(system_j, f"the CPU's energy is not counted ({cpu})")
     return Figure(system_j, "the memory's energy is not counted")
@@ -373,7 +378,7 @@ def _evidence(
         for reason, share in (device.throttled or {}).items():
             throttled[reason] = max(share, throttled.get(reason, 0.0))
     processes = [d.processes for d in seen if not math.isnan(d.processes)]
-    span = record.steady_span
+    disagreements = [span.unexplained_disagreement for span in record.steady_spans]
     return validity.Evidence(
         # This process has a context on the board, so one of those found is itself; in a container
         # its id there is not the one it knows.
@@ -381,7 +386,7 @@ def _evidence(
         throttled=throttled if any(d.throttled is not None for d in steady) else None,
         start_temperature_c=figures[names.START_TEMPERATURE_C].value,
         sm_clock_mhz=figures[names.STEADY_SM_CLOCK_MHZ].value,
-        disagreement=span.unexplained_disagreement if span else NAN,
+        disagreement=max((d for d in disagreements if not math.isnan(d)), default=NAN),
         steady_window_s=figures[names.STEADY_WINDOW_S].value,
         min_window_s=record.min_window_s,
         incomplete=incomplete,
@@ -394,4 +399,4 @@ def _evidence(
 
 def _all_readings(record: RunRecord) -> list[EnergyReading]:
     blocks = (*record.epochs, *record.validations)
-    return [record.total, *(e.reading for e in blocks), *record.phases]
+    return [*record.totals, *(e.reading for e in blocks), *record.phases]

@@ -19,9 +19,14 @@ def energy(joules: float) -> str:
 
 
 def used_j(run: Run) -> float:
-    """Return what a run used, as far as it is known: its training, or its screening."""
-    total_j = run.data.metrics.get(names.ENERGY_TOTAL_J, math.nan)
-    return run.data.metrics.get(names.SCREENING_ENERGY_J, total_j)
+    """Return what a run used, as far as it is known: its training, or its screening.
+
+    What it trained twice, because a process was cut off, was used too.
+    """
+    metrics = run.data.metrics
+    lost_j = metrics.get(names.ENERGY_LOST_J, 0.0)
+    total_j = metrics.get(names.ENERGY_TOTAL_J, math.nan) + (lost_j if math.isfinite(lost_j) else 0)
+    return metrics.get(names.SCREENING_ENERGY_J, total_j)
 
 
 class EnergyTally:
@@ -31,13 +36,14 @@ class EnergyTally:
         joules: Of the runs whose energy is known; a lower bound for all.
         n_known: How many those are.
         n_estimated: How many of them were estimated and not measured.
-        n_unknown: The other runs.
     """
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         """Begin with `runs`."""
         self.joules = 0.0
-        self.n_known = self.n_estimated = self.n_unknown = 0
+        self.n_known = self.n_estimated = 0
+        self._unknown: set[str] = set()
+        self._counted: set[str] = set()
         for run in runs:
             self.add(run)
 
@@ -48,8 +54,15 @@ class EnergyTally:
             self.joules += joules
             self.n_known += 1
             self.n_estimated += run.data.tags.get(names.TAG_ENERGY_SOURCE) == names.SOURCE_ESTIMATE
+            if math.isfinite(run.data.metrics.get(names.ENERGY_LOST_J, 0.0)):
+                self._counted.update(run.data.tags.get(names.TAG_CONTINUES, "").split(", "))
         else:
-            self.n_unknown += 1
+            self._unknown.add(run.info.run_id)
+
+    @property
+    def n_unknown(self) -> int:
+        """How many other runs there are, without those that a known one has gone on with."""
+        return len(self._unknown - self._counted)
 
     def text(self) -> str:
         """Return the sum, such as ``at least 1.50 kJ (estimated, 2 runs unknown)``."""

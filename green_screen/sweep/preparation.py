@@ -50,8 +50,8 @@ def find_design(options: SweepOptions, trainer: str = TRAINER) -> Design:
         options = resume.options_of(parent, options)
     plan = make_plan(Space.load(options.config), options)
     settings = option_params(resume.train_options(options))
-    # A configuration file counts by what is in it, and so in the plan; a trace changes no run.
-    del settings["config"], settings["trace"]
+    # A configuration file counts by what is in it, and so in the plan; the others change no run.
+    del settings["config"], settings["trace"], settings["checkpoint_every"]
     digest = plan.digest({**settings, "trainer": trainer})
     if parent is not None:
         before = parent.data.tags[names.TAG_DESIGN_HASH]

@@ -31,6 +31,7 @@ OF_ATTEMPT = (
     "max_failures",
     "until",
     "time_limit_s",
+    "checkpoint_every",
     "executor",
     "ray_address",
     "cooldown_band_c",

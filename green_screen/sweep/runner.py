@@ -146,11 +146,21 @@ def _let_orphan_end(run_id: str) -> Run:
 
 
 def _known_s(run: Run) -> float:
-    """Return the seconds of a run's epochs or blocks, of the making of kernels, and of its wait."""
+    """Return the seconds of a run's epochs or blocks, of the making of kernels, and of its wait.
+
+    As far as they were its last process's: the epochs before are logged to its run too.
+    """
     metrics = run.data.metrics
+    first = int(metrics.get(names.CONTINUED_FROM_EPOCH, 0))
     once_s = sum(metrics.get(name, 0.0) for name in (names.COOLDOWN_S, names.KERNELS_S))
     parts_s = sum(
-        sum(tracking.metric_values(run.info.run_id, name)) for name in _PARTS if name in metrics
+        sum(
+            tracking.metric_values(run.info.run_id, name)[
+                first if name == names.EPOCH_TIME_S else 0 :
+            ]
+        )
+        for name in _PARTS
+        if name in metrics
     )
     return float(once_s + parts_s)
 

@@ -136,7 +136,7 @@ def open_run(
     experiment_id = None if run_id else ensure_experiment(experiment)
     with interruptible() as signals:
 
-        def start() -> tuple[Outbox, str]:
+        def start() -> tuple[RunLogger, Outbox, str]:
             # A run that exists and is not known here yet could not be ended.
             signals.hold()
             try:
@@ -146,10 +146,11 @@ def open_run(
             except Exception:
                 signals.release()
                 raise
-            return Outbox(run.info.run_id, MlflowClient()), str(run.info.artifact_uri)
+            outbox = Outbox(run.info.run_id, MlflowClient())
+            logger = RunLogger(outbox.run_id, outbox=outbox, opened_with=dict(run.data.tags))
+            return logger, outbox, str(run.info.artifact_uri)
 
-        outbox, artifacts = patiently(start)
-        run_logger = RunLogger(outbox.run_id, outbox=outbox)
+        run_logger, outbox, artifacts = patiently(start)
         status, patience = "FINISHED", patience_s()
         why: dict[str, str] = {}
         try:
@@ -177,6 +178,7 @@ def open_run(
             raise
         finally:
             _finish(outbox, status, why, patience)
+        run_logger.finished()
 
 
 def _failure(text: str) -> dict[str, str]:

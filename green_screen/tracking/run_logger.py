@@ -6,11 +6,12 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from green_screen import names
 from green_screen.tracking.outbox import Outbox
@@ -27,10 +28,15 @@ class RunLogger:
 
     Attributes:
         run_id: The run's id.
+        opened_with: The tags that the run had when it was opened.
     """
 
     def __init__(
-        self, run_id: str, client: MlflowClient | None = None, outbox: Outbox | None = None
+        self,
+        run_id: str,
+        client: MlflowClient | None = None,
+        outbox: Outbox | None = None,
+        opened_with: Mapping[str, str] | None = None,
     ) -> None:
         """Log to a run.
 
@@ -40,10 +46,30 @@ class RunLogger:
             outbox: Takes what is logged and sends it in the background, as in the runs of
                 :func:`~green_screen.tracking.open_run`. Without one every call waits for the server
                 and raises its errors.
+            opened_with: Its tags, where it has just been opened.
         """
         self.run_id = run_id
+        self.opened_with = opened_with or {}
+        self._on_finished: list[Callable[[], object]] = []
         self._client = client or MlflowClient()
         self._outbox = outbox
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """The run id of the campaign that it is of and its position there; ``None`` outside."""
+        tags = self.opened_with
+        if names.TAG_POSITION not in tags or MLFLOW_PARENT_RUN_ID not in tags:
+            return None
+        return tags[MLFLOW_PARENT_RUN_ID], tags[names.TAG_POSITION]
+
+    def on_finished(self, action: Callable[[], object]) -> None:
+        """Have something done once the run is over and has finished, as far as its process goes."""
+        self._on_finished.append(action)
+
+    def finished(self) -> None:
+        """Do what was asked for by :meth:`on_finished`."""
+        for action in self._on_finished:
+            action()
 
     def params(self, params: Mapping[str, str]) -> None:
         """Log parameters; those the run has already are left as they are."""

@@ -1,4 +1,4 @@
 """One run, from request to logged result.
 
-Imports: names, space, options, power, tracking, measurement, network, data.
+Imports: names, space, options, locks, power, tracking, measurement, network, data.
 """

@@ -21,6 +21,7 @@ from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
 from green_screen.tracking import ModelLink, RunLogger
 from green_screen.training import serving
+from green_screen.training.checkpoint import Checkpoints, checkpoints
 from green_screen.training.screening import screen
 from green_screen.training.setup import Prepared, prepared
 
@@ -42,39 +43,79 @@ def train(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None
 
 
 def train_fully(training: Prepared) -> None:
-    """Train all epochs, measure them and the test, and log everything."""
-    options, run, measurement = training.options, training.run, training.measurement
-    model, dataset, pipeline = training.model, training.dataset, training.pipeline
+    """Train all epochs, measure them and the test, and log everything.
+
+    What an earlier process has done of the same training is not done again.
+    """
+    with checkpoints(training) as kept:
+        callback = train_epochs(training, kept)
+        network = converted(training)
+        with training.measurement.phase("evaluation"):
+            test_loss, test_accuracy = evaluate(network, training.pipeline)
+        log_all(training, kept, callback, network, (test_loss, test_accuracy))
+
+
+def train_epochs(training: Prepared, kept: Checkpoints) -> SMICallback:
+    """Train the epochs that are left, and return what has measured them."""
+    options, measurement, pipeline = training.options, training.measurement, training.pipeline
     callback = SMICallback(
         directory=training.folder,
         images_per_epoch=pipeline.images_per_epoch,
         measurement=measurement,
-        logger=run,
+        logger=kept,
     )
-    further = FurtherEpochs(measurement, options.epochs)
-    history = fit(model, pipeline, callback, epochs=options.epochs, further=further)
+    callback.set_model(training.model)
+    kept.attach(callback)
+    further = FurtherEpochs(measurement, options.epochs, done=kept.first_epoch)
+    if kept.first_epoch < options.epochs or measurement.needs_further_epoch:
+        fit(
+            training.model,
+            pipeline,
+            callback,
+            *kept.callbacks,
+            epochs=options.epochs,
+            first_epoch=kept.first_epoch,
+            further=further,
+        )
+    return callback
 
-    network: Any = model
-    if training.config.internal == "post_quantization":
-        with measurement.phase("conversion"):
-            network = quantized(options.model, model, dataset, pipeline)
-        log_conversion(network, run)
-    with measurement.phase("evaluation"):
-        test_loss, test_accuracy = evaluate(network, pipeline)
 
+def converted(training: Prepared) -> Any:
+    """Return what is tested and kept: the network, or what `post_quantization` makes of it."""
+    if training.config.internal != "post_quantization":
+        return training.model
+    with training.measurement.phase("conversion"):
+        network = quantized(
+            training.options.model, training.model, training.dataset, training.pipeline
+        )
+    log_conversion(network, training.run)
+    return network
+
+
+def log_all(
+    training: Prepared,
+    kept: Checkpoints,
+    callback: SMICallback,
+    network: Any,
+    test: tuple[float, float],
+) -> None:
+    """Log the model if that is asked for, and what the run comes to."""
+    run, pipeline = training.run, training.pipeline
     logged: ModelLink | None = None
-    if options.log_model:
+    if training.options.log_model:
         run.flush(tracking.patience_s())  # MLflow copies the run's parameters to the model
         logged = tracking.patiently(
-            lambda: serving.log_model(network, pipeline.preprocessing, dataset)
+            lambda: serving.log_model(network, pipeline.preprocessing, training.dataset)
         )
 
-    summary = measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
-    log_result(summary, history, (test_loss, test_accuracy), run, logged)
+    summary = training.measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
+    kept.log()
+    log_result(summary, kept.losses, test, run, logged)
+    test_loss, test_accuracy = test
     callback.finish(
         {
             **training.parameters,
-            names.N_PARAMETERS: quantization.n_parameters(model),
+            names.N_PARAMETERS: quantization.n_parameters(training.model),
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
         }
@@ -102,21 +143,22 @@ def log_result(
 def fit(
     model: Any,
     pipeline: Pipeline,
-    callback: Any,
-    *,
+    *callbacks: Any,
     epochs: int,
+    first_epoch: int = 0,
     further: FurtherEpochs | None = None,
 ) -> dict[str, list[float]]:
-    """Train for some epochs, longer if `further` asks for it, and return the epochs' history."""
+    """Train up to some epochs, longer if `further` asks for it, and return the epochs' history."""
     history = model.fit(
-        ahead_on_device(pipeline.train),
+        ahead_on_device(pipeline.train_from(first_epoch)),
         steps_per_epoch=pipeline.steps_per_epoch,
         validation_data=pipeline.validation,
+        initial_epoch=first_epoch,
         epochs=epochs + MAX_FURTHER_EPOCHS if further else epochs,
-        callbacks=[callback, further] if further else [callback],
+        callbacks=[*callbacks, further] if further else list(callbacks),
         verbose=0,
     )
-    return {name: values[:epochs] for name, values in history.history.items()}
+    return {name: values[: epochs - first_epoch] for name, values in history.history.items()}
 
 
 def quantized(name: str, model: Any, dataset: ImageDataset, pipeline: Pipeline) -> Any:

@@ -112,7 +112,8 @@ def test_without_a_gpu_no_batch_is_copied(dataset):
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
     pipeline = make_pipeline(dataset, config(), seed=1)
-    assert ahead_on_device(pipeline.train) is pipeline.train
+    train = pipeline.train
+    assert ahead_on_device(train) is train
 
 
 def test_labels_belong_to_their_images(dataset):

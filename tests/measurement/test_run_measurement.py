@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import threading
 
@@ -21,6 +22,7 @@ from virtual_time import simulated_in_virtual_time, time
 from entrypoints.train import main
 from green_screen import names
 from green_screen.measurement import used_gpus
+from green_screen.measurement.measured_json import from_json, to_json
 from green_screen.measurement.run_measurement import MeasurementSummary, RunMeasurement
 from green_screen.measurement.trace_file import integrals_j, read_trace
 from green_screen.power import idle, rapl
@@ -160,6 +162,62 @@ def test_the_phases_add_up_to_the_run(gpus, on_gpu):
     assert missing == ([] if on_gpu else of_a_gpu)
     assert set(summary.missing) - {names.SYSTEM_ENERGY_J} == set(missing)
     assert all("no GPU is used" in summary.missing[name] for name in missing)
+
+
+def test_a_run_of_two_processes_is_measured_as_one(gpus):
+    gpus(SimulatedBoard(curve=Constant(250.0), uuid="GPU-one"))
+    first = measured()
+    with first:
+        with first.phase("setup"):
+            time.sleep(0.2)
+        first.measure_idle()
+        epochs = run_epochs(first, [6.0, 4.0, 4.0], validation_s=0.1)
+        with first.phase("checkpoint"):
+            time.sleep(0.1)
+        kept = json.loads(json.dumps(to_json(first.measured)))
+        time.sleep(1.0)
+        lost = first.spent
+    second = measured()
+    with second:
+        with second.phase("setup"):
+            time.sleep(0.2)
+        second.go_on(from_json(kept))
+        assert not second.needs_further_epoch
+        epochs += run_epochs(second, [6.0], validation_s=0.1)
+        with second.phase("evaluation"):
+            time.sleep(0.15)
+    metrics = second.summary(1000, 200).metrics
+
+    assert metrics[names.SETUP_S] == pytest.approx(0.4)
+    assert metrics[names.CHECKPOINT_ENERGY_J] == pytest.approx(25.0)
+    assert metrics[names.STEADY_EPOCHS] == 2
+    assert metrics[names.UNSTEADY_EPOCHS] == 2
+    assert metrics[names.ENERGY_PER_EPOCH_J] == pytest.approx(epochs[1][names.EPOCH_ENERGY_J])
+    total_j = 250.0 * metrics[names.DURATION_S]
+    assert metrics[names.ENERGY_TOTAL_J] == pytest.approx(total_j, rel=0.01)
+    assert lost.seconds > first.total_reading.seconds + 1.0
+    parts = (names.SETUP_ENERGY_J, names.CHECKPOINT_ENERGY_J, names.EVALUATION_ENERGY_J)
+    inside_j = sum(metrics[name] for name in (*parts, names.OTHER_ENERGY_J))
+    epochs_j = sum(epoch[names.EPOCH_ENERGY_J] for epoch in epochs)
+    assert inside_j + epochs_j == pytest.approx(metrics[names.ENERGY_TOTAL_J])
+
+
+def test_parts_on_different_boards_are_told(gpus):
+    gpus(SimulatedBoard(curve=Constant(250.0), uuid="GPU-one"))
+    run = measured(min_window_s=0.0)
+    with run:
+        run_epochs(run, [0.5, 0.5, 0.5])
+        kept = run.measured
+    another = measured(min_window_s=0.0)
+    with another:
+        another.go_on(dataclasses.replace(kept, devices=("another board",)))
+        run_epochs(another, [0.5, 0.5, 0.5])
+    tags = another.summary(1000).tags
+    assert tags[names.TAG_MEASUREMENT_VALID] == "false"
+    assert (
+        "its parts ran on different devices: another board, then"
+        in (tags[names.TAG_INVALID_REASON])
+    )
 
 
 def test_idle_power_is_taken_off_for_the_net_figures(gpus):
@@ -555,7 +613,7 @@ def test_misuse_is_refused(gpus):
     with pytest.raises(RuntimeError, match="nothing was measured"):
         run.summary(1)
     with run:
-        with pytest.raises(ValueError, match="setup, kernels, conversion, evaluation, further"):
+        with pytest.raises(ValueError, match="setup, kernels, checkpoint, conversion, "):
             run.phase("training").__enter__()
         with pytest.raises(RuntimeError, match="no epoch has begun"):
             run.end_epoch()
