@@ -124,10 +124,8 @@ def test_the_meter_in_an_empty_environment(minor: int, wheel: Path, tmp_path: Pa
     assert own.returncode == 0, own.stdout[-3000:]
 
 
-# The newest packages under 3.12, and under 3.10 the last ones that were made for it.
-@pytest.mark.parametrize("minor", [10, 12])
-def test_a_campaign_is_analysed_without_tensorflow(minor: int, wheel: Path, tmp_path: Path) -> None:
-    there = Environment(minor, wheel, tmp_path, "analysis")
+def test_a_campaign_is_analysed_without_tensorflow(wheel: Path, tmp_path: Path) -> None:
+    there = Environment(12, wheel, tmp_path, "analysis")
     study = write_study(tmp_path / "study")
     imported = there.green_screen("import", "--folder", str(study))
     assert imported.returncode == 0 and "64 runs imported" in imported.stdout, imported.stderr
@@ -138,7 +136,6 @@ def test_a_campaign_is_analysed_without_tensorflow(minor: int, wheel: Path, tmp_
     assert analyzed.returncode == 0, analyzed.stderr
     assert "  mlflow ui " in analyzed.stdout and "make" not in analyzed.stdout
     (report,) = re.findall(r"^report: +(\S+)$", analyzed.stdout, re.M)
-    assert "<svg" in (tmp_path / report).read_text(encoding="utf-8")
+    assert "image/svg+xml" in (tmp_path / report).read_text(encoding="utf-8")
     predicted = there.green_screen("predict", "--batch_size", "64")
     assert predicted.returncode == 0 and " J, 95 % interval " in predicted.stdout
-    assert there.green_screen("train").returncode == 1

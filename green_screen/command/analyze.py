@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from green_screen.analysis import summary
-from green_screen.analysis.analyze import analyze
 from green_screen.command.extras import missing
 from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.results.runs import CampaignError
@@ -20,6 +18,10 @@ def work(options: AnalyzeOptions, factors: dict[str, str]) -> int:
             f"final_repeats must be 0 where nothing can be trained, but got "
             f"{options.final_repeats}: final runs need {lacking}"
         )
+    # These take seconds to import.
+    from green_screen.analysis import summary
+    from green_screen.analysis.analyze import analyze
+
     result = analyze(options)
     console = Console(soft_wrap=True, highlight=False)
     console.print()
