@@ -194,11 +194,12 @@ def parse_options(
     hints = typing.get_type_hints(cls)
     for name, default in defaults(cls).items():
         metadata = cls.__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
+        what = metadata.get("help", "").replace("%", "%%")  # argparse formats it
         parser.add_argument(
             f"--{name}",
             default=default,
             choices=metadata.get("choices"),
-            help=f"{metadata.get('help', '')} (default: {default})",
+            help=f"{what} (default: {default})",
         )
     texts = vars(parser.parse_args(argv))
     given = {name: texts.pop(name) for name in FACTOR_NAMES if name in texts}
