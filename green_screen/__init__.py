@@ -7,12 +7,17 @@ memory, never loads TensorFlow by importing this package.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from green_screen.measurement.callback import SMICallback
     from green_screen.power.measured import measured
     from green_screen.power.meter import EnergyMeter, EnergyReading
+
+# Nothing is sent to anybody. MLflow reads this as it is imported, and whoever imports it first does
+# so after this package; processes that are started from here inherit it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # The one definition: pyproject.toml reads it, and it is there without the project being installed.
 __version__ = "1.1.0"

@@ -44,6 +44,7 @@ SLOW = [
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
         "test_wheel.py",
+        "test_no_telemetry.py",
     )
 ]
 LONG = [

@@ -5,12 +5,9 @@ The analysis itself works on these tables alone and never talks to the server.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pandas as pd
 from mlflow.entities import Run, ViewType

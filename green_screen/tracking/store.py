@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # A call gives up on a server that cannot be reached in about 7 s, and in two minutes on one that
 # takes the request and is silent; the loops here try again for as long as patience_s() says. With
 # MLflow's own defaults, 120 s an answer and pauses that double, a call sleeps through a recovery.
