@@ -35,6 +35,7 @@ SLOW = [
         "analysis/test_notebooks.py",
         "cluster/test_tracking_server.py",
         "cluster/test_slurm.py",
+        "sweep/test_faults_of_trainings.py",
         "sweep/test_faults_of_children.py",
         "sweep/test_faults_of_the_parent.py",
         "sweep/test_faults_of_the_output.py",

@@ -41,6 +41,8 @@ from green_screen.locks import alone
 from green_screen.tracking import usable
 from green_screen.tracking.interrupts import held
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 MAX_TAG_LENGTH = 5000
@@ -299,6 +301,17 @@ def _all_experiments(patience: float | None) -> list[str]:
     """Return the ids of all experiments that are not deleted."""
     experiments = patiently(mlflow.search_experiments, patience)
     return [str(experiment.experiment_id) for experiment in experiments]
+
+
+def end_left_behind(run_id: str, reason: str, patience: float) -> None:
+    """End as KILLED a run whose process is gone, if this store has it and answers."""
+    try:
+        end_cut_off(run_id, "KILLED", reason, patience)
+    except StoreUnavailableError as error:
+        logger.warning("run %s may be left RUNNING: %s", run_id, error)
+    except MlflowException as error:
+        if not is_absent(error):
+            raise
 
 
 def end_cut_off(run_id: str, status: str, reason: str, patience: float | None = None) -> Run:

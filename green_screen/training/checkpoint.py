@@ -136,7 +136,11 @@ class Checkpoints:
         run_id, path = training.run.run_id, folder / _SPENT
         self.note = SpentNote(path, training.measurement, run_id=run_id, epoch=self.first_epoch)
         if self.note.before is not None:
-            training.run.tags({names.TAG_CONTINUES: ", ".join(self.note.before.run_ids)})
+            before = self.note.before.run_ids
+            training.run.tags({names.TAG_CONTINUES: ", ".join(before)})
+            # A campaign ends what it finds under way; after a single training nobody has looked.
+            reason = f"cut off; run {run_id} goes on with it"
+            tracking.end_left_behind(before[-1], reason, tracking.INTERRUPTED_PATIENCE_S)
 
     @property
     def callbacks(self) -> list[Any]:

@@ -23,10 +23,11 @@ _EXECUTION = re.compile(
     r"(TF|TENSORFLOW|XLA|CUDA|CUDNN|CUBLAS|NVIDIA|NCCL|OMP|GOMP|KMP|MKL|DNNL|ONEDNN|OPENBLAS)_\w+"
     r"|LD_PRELOAD|MALLOC_CONF"
 )
-# ... but for those that say what to print, what is installed or which board is whose, and for those
-# that have a tag of their own.
+# ... but for those that say what to print, what is installed or which board is whose, those that
+# scikit-learn sets as it is imported, and those that have a tag of their own.
 _NO_EXECUTION = re.compile(
     r"TF_CPP_\w+|TF_USE_LEGACY_KERAS|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|VERSION|HOME|PATH|ROOT)"
+    r"|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)"
     r"|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_\w+|PRODUCT_NAME)|XLA_FLAGS"
 )
 # By Keras's file, checked there by assertions as it is imported.

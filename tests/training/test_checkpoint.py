@@ -3,6 +3,11 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 import tensorflow as tf
 import tiny_training as tiny
 from mlflow.tracking import MlflowClient
+from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environment
 
 from green_screen import locks, names
 from green_screen.network.optimizer import FLOAT16_LOSS_SCALE
@@ -23,6 +29,7 @@ from green_screen.training import run as training
 OPTIONS = TrainOptions(
     dataset="synthetic", model="resnet8", epochs=5, image_size=8, samples=60, checkpoint_every=2
 )
+ROOT = Path(__file__).parents[2]
 SPACE = Space.load()
 SGD = dataclasses.replace(SPACE.parse({"optimizer": "SGD"}), batch_size=8)
 
@@ -217,3 +224,44 @@ def test_two_processes_of_the_same_training_keep_apart(caplog):
     assert whole.info.status == "FINISHED"
     assert names.PARTS not in whole.data.metrics
     assert folder.is_dir()
+
+
+def test_the_same_train_command_goes_on_after_sigkill_with_the_energies_of_the_board(tmp_path):
+    arguments = [
+        *("--dataset", "synthetic", "--model", "resnet8", "--image_size", "8", "--samples", "60"),
+        *("--epochs", "4", "--batch_size", "32", "--min_window_s", "0", "--checkpoint_every", "2"),
+    ]
+    ending = "from preempted_trainers import in_an_epoch; in_an_epoch()"
+    command = f"import sys; from entrypoints.train import main; sys.exit(main({arguments!r}))"
+    board = Simulation(boards=[SimulatedBoard(curve=Constant(250.0), processes=(1,))])
+    statuses = []
+    for code in (f"{ending}; {command}", command):
+        environment = {
+            **os.environ,
+            **child_environment(board, tmp_path / f"child{len(statuses)}"),
+            "CUDA_CACHE_PATH": str(tmp_path / "kernels"),
+            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+        }
+        environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{environment['PYTHONPATH']}"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False)
+        statuses.append(done.returncode)
+    assert statuses == [-signal.SIGKILL, 0]
+
+    experiment = mlflow.get_experiment_by_name(names.EXPERIMENT)
+    whole, cut = MlflowClient().search_runs([experiment.experiment_id])
+    assert (cut.info.status, whole.info.status) == ("KILLED", "FINISHED")
+    assert f"run {whole.info.run_id} goes on" in cut.data.tags[names.TAG_FAILURE]
+    assert history(whole, names.EPOCH_ENERGY_J)[:2] == history(cut, names.EPOCH_ENERGY_J)
+    metrics = whole.data.metrics
+    assert metrics[names.CONTINUED_FROM_EPOCH] == 2
+    assert whole.data.tags[names.TAG_ENERGY_SOURCE] == names.SOURCE_COUNTER
+    edge_j = 250.0 * 0.1  # the counter is renewed every 100 ms
+    assert metrics[names.ENERGY_LOST_J] > 0
+    assert metrics[names.ENERGY_LOST_J] == pytest.approx(
+        250 * metrics[names.LOST_S], abs=2 * edge_j
+    )
+    assert metrics[names.CHECKPOINT_ENERGY_J] == pytest.approx(
+        250 * metrics[names.CHECKPOINT_S], abs=4 * 2 * edge_j
+    )
+    outside = metrics[names.DURATION_S] * 250 - metrics[names.ENERGY_TOTAL_J]
+    assert abs(outside) < 10 * edge_j

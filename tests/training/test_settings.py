@@ -124,6 +124,8 @@ def test_what_changes_the_execution_is_told_and_nothing_else() -> None:
         "CUDA_VERSION": "12.2",
         "CUDA_VISIBLE_DEVICES": "0",
         "HOME": "/home/me",
+        "KMP_DUPLICATE_LIB_OK": "True",
+        "KMP_INIT_AT_FORK": "FALSE",
         "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
         "NVIDIA_VISIBLE_DEVICES": "all",
         "TF_CPP_MIN_LOG_LEVEL": "3",
