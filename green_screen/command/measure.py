@@ -24,6 +24,7 @@ from green_screen.command.components import (
     interval_option,
     table,
 )
+from green_screen.output import lasting_output
 from green_screen.power.meter import EnergyMeter, EnergyReading
 
 # What a shell returns for a program that it cannot run, and for one that is not there.
@@ -31,7 +32,15 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+class _Lasting(click.Command):
+    """A command that goes on where its output cannot be written: a program is under way."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.with_resource(lasting_output())  # before an option takes standard output as a file
+        return super().parse_args(context, arguments)
+
+
+@click.command(cls=_Lasting, context_settings={"ignore_unknown_options": True})
 @click.option("--json", "json_file", type=click.File("w", lazy=False), help="Write the result.")
 @click.option("--csv", "csv_file", type=click.File("w", lazy=False), help="Write a row a moment.")
 @interval_option
@@ -56,8 +65,8 @@ def measure(
         status, reading = run(meter, program, interval_s, _row_writer(csv_file))
     found = components(reading)
     if json_file is not None:
-        json.dump(result(program, status, reading, found), json_file, indent=2)
-        json_file.write("\n")
+        text = json.dumps(result(program, status, reading, found), indent=2)
+        _written("--json", json_file, lambda: json_file.write(text + "\n"))
     click.echo(f"{reading.seconds:.1f} s, {energy_text(reading)}", err=True)
     for line in table(found):
         click.echo(line, err=True)
@@ -146,20 +155,35 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def _written(option: str, file: IO[str], write: Callable[[], object]) -> bool:
+    """Write to the file of an option; return whether that was possible, and say why not."""
+    try:
+        write()
+        file.flush()
+    except OSError as error:
+        click.echo(f"measure: the file of {option} cannot be written: {error}", err=True)
+        return False
+    return True
+
+
 def _row_writer(file: IO[str] | None) -> Callable[[float, EnergyReading], None]:
     if file is None:
         return lambda time_s, reading: None
     writer = csv.writer(file)
     writer.writerow(("time_s", "component", "energy_j", "mean_power_w", "measured", "source"))
+    works = True
 
     def write(time_s: float, reading: EnergyReading) -> None:
+        nonlocal works
+        works = works and _written("--csv", file, lambda: write_rows(time_s, reading))
+
+    def write_rows(time_s: float, reading: EnergyReading) -> None:
         for part in components(reading):
             figures = [
                 "" if math.isnan(x) else f"{x:.4f}" for x in (part.energy_j, part.mean_power_w)
             ]
             row = (f"{time_s:.3f}", part.name, *figures, str(part.measured).lower(), part.source)
             writer.writerow(row)
-        file.flush()
 
     return write
 

@@ -99,6 +99,31 @@ def test_a_signal_reaches_the_program_and_its_energy_is_said() -> None:
     assert " s, " in said and "CPU" in said
 
 
+def test_nothing_that_cannot_be_written_ends_the_program_or_hides_its_status(
+    tmp_path: Path,
+) -> None:
+    """Readers that have gone, as of ``| head -1``, and a full disk."""
+    marker = tmp_path / "ran to its end"
+    code = f"import sys, time; time.sleep(0.6); open({str(marker)!r}, 'w'); sys.exit(7)"
+    program = ("--interval", "0.2", "--", sys.executable, "-c", code)
+    reader, gone = os.pipe()
+    os.close(reader)
+    files = ("--csv", "-", "--json", "/dev/full")
+    command = [sys.executable, "-m", "green_screen", "measure", *files, *program]
+    assert subprocess.run(command, stdout=gone, stderr=gone).returncode == 7
+    os.close(gone)
+    marker.unlink()
+
+    ended = green_screen("measure", "--csv", "/dev/full", "--json", "/dev/full", *program)
+    assert ended.returncode == 7 and marker.exists()
+    told = [line for line in ended.stderr.splitlines() if line.startswith("measure: ")]
+    assert [line.split(" cannot be written: ")[0] for line in told] == [
+        "measure: the file of --csv",
+        "measure: the file of --json",
+    ]
+    assert "CPU" in ended.stderr
+
+
 def test_options_that_cannot_be_used_start_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     program = ("--", "touch", str(marker))
