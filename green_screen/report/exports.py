@@ -13,14 +13,27 @@ import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import yaml
 
-from green_screen import __version__
+from green_screen import __version__, names
 from green_screen.report.facts import ExportError, TrainingFacts
 
 _HOURS_A_YEAR = 8766.0
+_TIME = "%Y-%m-%d %H:%M:%S"
+_METHODS = {
+    names.SOURCE_COUNTER: "nvml",
+    names.SOURCE_POWER: "nvml",
+    names.SOURCE_ESTIMATE: "codecarbon",
+}
+_PRECISIONS = {
+    "float32": "fp32",
+    "global_policy_float16": "mixed fp16",
+    "float16": "fp16",
+    "float64": "fp64",
+}
 _BOAMPS = "https://github.com/Boavizta/BoAmps"
 
 
@@ -67,23 +80,24 @@ def exported(facts: TrainingFacts, form: str, assumptions: Assumptions) -> str:
 
 def _model_card(facts: TrainingFacts, assumptions: Assumptions) -> str:
     grams = _intensity(facts, assumptions)[0] * facts.energy_kwh * assumptions.pue
-    head: dict[str, Any] = {
-        "library_name": "keras",
-        "tags": ["image-classification"],
-        "co2_eq_emissions": {
-            "emissions": _figure(grams),
-            "source": f"Green Screen {__version__}: energy {facts.how}, times a carbon intensity",
-            "training_type": "pre-training",
-            "geographical_location": facts.country,
-            "hardware_used": facts.hardware,
-        },
-    }
+    head: dict[str, Any] = {"library_name": "keras", "tags": ["image-classification"]}
+    if not math.isnan(grams):  # without its figure the field is none
+        head["co2_eq_emissions"] = _known(
+            {
+                "emissions": _figure(grams),
+                "source": f"Green Screen {__version__}: energy {facts.how}, "
+                "times a carbon intensity",
+                "training_type": "pre-training",
+                "geographical_location": facts.country,
+                "hardware_used": facts.hardware,
+            }
+        )
     levels = ", ".join(f"{factor} {level}" for factor, level in facts.factors.items())
     rows = "\n".join(f"| {what} | {value} | {kind} |" for what, value, kind in _rows(facts, grams))
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n"
-        f"# {facts.model} on {facts.dataset}\n\n"
-        f"Trained for {facts.epochs} epochs on {facts.hardware}. {levels}.\n\n"
+        f"# {_subject(facts)}\n\n"
+        f"Trained{_epochs(facts)}{_on(facts)}.{f' {levels}.' if levels else ''}\n\n"
         "## What the training took\n\n"
         f"| | | |\n|---|---|---|\n{rows}\n"
         + (f"\nThe measurement is in doubt: {facts.doubt}.\n" if facts.doubt else "")
@@ -112,7 +126,6 @@ def _rows(facts: TrainingFacts, grams: float) -> list[tuple[str, str, str]]:
 
 
 def _boamps(facts: TrainingFacts, assumptions: Assumptions) -> str:
-    precision = {"global_policy_float16": "mixed fp16", "float16": "fp16", "float64": "fp64"}
     components = [
         {"componentName": facts.cpu, "componentType": "cpu", "nbComponent": 1, "share": 1},
         {
@@ -127,7 +140,7 @@ def _boamps(facts: TrainingFacts, assumptions: Assumptions) -> str:
     report = {
         "header": {
             "reportId": str(uuid.uuid5(uuid.NAMESPACE_OID, facts.run_id)),
-            "reportDatetime": facts.started.strftime("%Y-%m-%d %H:%M:%S"),
+            "reportDatetime": f"{facts.started or datetime.now(timezone.utc):{_TIME}}",
             "reportStatus": "draft",
             "formatVersionSpecificationUri": _BOAMPS,
         },
@@ -144,7 +157,7 @@ def _boamps(facts: TrainingFacts, assumptions: Assumptions) -> str:
                     "frameworkVersion": facts.tensorflow,
                     "epochsNumber": facts.epochs,
                     "optimizer": facts.factors.get("optimizer", ""),
-                    "quantization": precision.get(facts.factors.get("precision", ""), "fp32"),
+                    "quantization": _PRECISIONS.get(facts.factors.get("precision", ""), ""),
                 }
             ],
             "dataset": [
@@ -156,28 +169,30 @@ def _boamps(facts: TrainingFacts, assumptions: Assumptions) -> str:
                 }
             ],
             "measuredAccuracy": facts.test_accuracy,
-            "taskDescription": f"{facts.dataset}; energy {facts.how}",
+            "taskDescription": "; ".join(filter(None, (facts.dataset, f"energy {facts.how}"))),
         },
         "measures": [
             {
-                "measurementMethod": "nvml" if facts.measured else "codecarbon",
-                "gpuTrackingMode": facts.energy_source if facts.measured else "none",
-                "cpuTrackingMode": "none" if facts.measured else facts.energy_source,
+                "measurementMethod": _METHODS.get(facts.energy_source, facts.energy_source),
+                "gpuTrackingMode": facts.energy_source if facts.of_boards else "none",
+                "cpuTrackingMode": "none" if facts.of_boards else facts.energy_source,
                 "powerConsumption": facts.energy_kwh,
                 "measurementDuration": facts.seconds,
-                "measurementDateTime": facts.started.strftime("%Y-%m-%d %H:%M:%S"),
+                "measurementDateTime": f"{facts.started:{_TIME}}" if facts.started else "",
             }
         ],
         "system": {"os": facts.operating_system},
         "software": {"language": "python"},
         "infrastructure": {"infraType": "other", "components": components},
-        "environment": {
+        # The schema knows no intensity without a country.
+        "environment": facts.country
+        and {
             "country": facts.country,
             "powerSourceCarbonIntensity": _intensity(facts, assumptions)[0],
         },
         "quality": "high" if facts.measured and not facts.doubt else "low",
     }
-    return json.dumps(_without_unknown(report), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_known(report), indent=2, allow_nan=False) + "\n"
 
 
 def _sci(facts: TrainingFacts, assumptions: Assumptions) -> str:
@@ -196,31 +211,39 @@ def _sci(facts: TrainingFacts, assumptions: Assumptions) -> str:
             embodied_g,
             "not counted: no embodied emissions were given"
             if embodied is None
+            else "not known: the training's duration was not logged"
+            if math.isnan(share)
             else f"modelled: {embodied:g} kg CO2eq (given by the exporter) times the training's "
             f"share of {assumptions.lifetime_years:g} years of use",
         ),
-        "R": (1.0, f"one training of {facts.model} on {facts.dataset}, {facts.epochs} epochs"),
+        "R": (1.0, f"one training: {_subject(facts)}{_epochs(facts)}"),
     }
     score = energy_kwh * intensity + embodied_g
     content = {
         "standard": "ISO/IEC 21031:2024",
         "formula": "SCI = ((E * I) + M) per R",
         "sci_g_co2eq_per_training": score,
-        "boundary": "the GPUs alone" if facts.measured else "CPU and memory of the machine",
+        "boundary": facts.boundary,
         "terms": {name: {"value": value, "how": how} for name, (value, how) in parts.items()},
         "run_id": facts.run_id,
     }
-    return json.dumps(_without_unknown(content), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_known(content), indent=2, allow_nan=False) + "\n"
 
 
 def _annex_xi(facts: TrainingFacts, assumptions: Assumptions) -> str:
     grams = _intensity(facts, assumptions)[0] * facts.energy_kwh * assumptions.pue
     word = "measured" if facts.measured else "estimated"
+    size = "" if math.isnan(facts.n_parameters) else f" ({facts.n_parameters:,.0f} parameters)"
+    data = f" on {facts.dataset}" if facts.dataset else ""
+    began = f", beginning {facts.started:%Y-%m-%d %H:%M} UTC" if facts.started else ""
+    took = (
+        ""
+        if math.isnan(facts.seconds)
+        else f"; set-up, training and test took {_figure(facts.seconds)} s"
+    )
     text = (
-        f"Computational resources and training time. {facts.model} "
-        f"({_figure(facts.n_parameters)} parameters) was trained on {facts.dataset} for "
-        f"{facts.epochs} epochs on {facts.hardware}, beginning {facts.started:%Y-%m-%d %H:%M} UTC; "
-        f"set-up, training and test took {_figure(facts.seconds)} s.\n\n"
+        f"Computational resources and training time. {facts.model or 'A network'}{size} was "
+        f"trained{data}{_epochs(facts)}{_on(facts)}{began}{took}.\n\n"
         f"Energy consumption. The training's energy consumption was {word}: "
         f"{_figure(facts.energy_kwh)} kWh ({_figure(facts.energy_j)} J), {facts.how}. "
         "Energy of earlier experiments, of cooling and of the other parts of the machine is not "
@@ -250,18 +273,32 @@ def _intensity(facts: TrainingFacts, assumptions: Assumptions) -> tuple[float, s
         given = assumptions.intensity_g_per_kwh
         return given, f"of {given:g} g CO2eq per kWh (given by the exporter)"
     mean = facts.intensity_g_per_kwh
+    if math.isnan(mean):
+        return mean, "not known: neither a country was logged nor an intensity given"
     return mean, f"of {mean:.0f} g CO2eq per kWh (sourced: yearly mean of {facts.country})"
 
 
-def _figure(value: float) -> str | float:
-    return "unknown" if math.isnan(value) else float(f"{value:.4g}")
+def _figure(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
-def _without_unknown(content: Any) -> Any:
-    """Leave out what is not known: neither form has a word for it."""
+def _subject(facts: TrainingFacts) -> str:
+    return " on ".join(filter(None, (facts.model or "a network", facts.dataset)))
+
+
+def _epochs(facts: TrainingFacts) -> str:
+    return "" if facts.epochs is None else f" for {facts.epochs} epochs"
+
+
+def _on(facts: TrainingFacts) -> str:
+    return f" on {facts.hardware}" if facts.hardware else ""
+
+
+def _known(content: Any) -> Any:
+    """Leave out what is not known, and what has nothing in it then: no form has a word for it."""
     if isinstance(content, dict):
-        known = {key: _without_unknown(value) for key, value in content.items()}
-        return {key: value for key, value in known.items() if value not in ("", None)}
+        known = {key: _known(value) for key, value in content.items()}
+        return {key: value for key, value in known.items() if value not in ("", None, {})}
     if isinstance(content, list):
-        return [_without_unknown(value) for value in content]
+        return [_known(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content

@@ -14,7 +14,21 @@ from green_screen import names, tracking
 from green_screen.decision.tradeoff import J_PER_KWH, carbon_intensity_g_per_kwh
 from green_screen.space import FACTOR_NAMES
 
-_MEASURED_SOURCES = (names.SOURCE_COUNTER, names.SOURCE_POWER)
+_BOARDS, _HOST = "the GPUs alone", "CPU and memory of the machine"
+_RAPL = "the CPU, and memory where it has a counter"
+# Source of an energy -> whether it was measured, what it is of, and how it is known.
+_SOURCES = {
+    names.SOURCE_COUNTER: (True, _BOARDS, "measured on the GPU alone; sensor error about 5 %"),
+    names.SOURCE_POWER: (True, _BOARDS, "measured on the GPU alone; sensor error about 5 %"),
+    names.SOURCE_RAPL: (True, _RAPL, f"measured on {_RAPL}"),
+    names.SOURCE_SAMPLED: (
+        False,
+        _BOARDS,
+        "estimated from one reading of the GPU's power an epoch",
+    ),
+    names.SOURCE_ESTIMATE: (False, _HOST, "estimated for CPU and memory"),
+}
+_UNKNOWN = (False, "not known", "of a source that is not known")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -24,12 +38,14 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFacts:
-    """One training: what was run, on what, and what it took; NaN and empty texts are unknown.
+    """One training: what was run, on what, and what it took.
+
+    NaN, ``None`` and empty texts are unknown.
 
     Attributes:
         run_id: The MLflow run.
         name: Its name.
-        started: When, in UTC.
+        started: When, in UTC; not known of a run made elsewhere and imported.
         seconds: Of set-up, training and test.
         energy_j: Of the same span, by `energy_source`.
         energy_source: A value of ``names.TAG_ENERGY_SOURCE``.
@@ -42,7 +58,7 @@ class TrainingFacts:
         dataset: Name of the data set.
         n_images: Training images of an epoch.
         epochs: Of the training.
-        factors: Factor -> level as executed.
+        factors: Factor -> level as executed, of those that are known.
         gpu: Name of the GPUs; empty without one.
         n_gpus: How many were measured.
         cpu: Name of the processor.
@@ -55,7 +71,7 @@ class TrainingFacts:
 
     run_id: str
     name: str
-    started: datetime
+    started: datetime | None
     seconds: float
     energy_j: float
     energy_source: str
@@ -67,7 +83,7 @@ class TrainingFacts:
     n_parameters: float
     dataset: str
     n_images: float
-    epochs: int
+    epochs: int | None
     factors: dict[str, str]
     gpu: str
     n_gpus: int
@@ -86,24 +102,33 @@ class TrainingFacts:
     @property
     def measured(self) -> bool:
         """Whether the energy was measured, and not estimated."""
-        return self.energy_source in _MEASURED_SOURCES
+        return self._source[0]
+
+    @property
+    def boundary(self) -> str:
+        """What the energy is of."""
+        return self._source[1]
 
     @property
     def how(self) -> str:
         """How the energy is known, in a few words."""
-        if self.measured:
-            return f"measured on the GPU alone ({self.energy_source}; sensor error about 5 %)"
-        return f"estimated for CPU and memory ({self.energy_source})"
+        return f"{self._source[2]} ({self.energy_source})"
 
     @property
-    def emissions_kg_co2eq(self) -> float:
-        """Energy times the country's mean intensity: an estimate."""
-        return self.energy_kwh * self.intensity_g_per_kwh / 1000.0
+    def of_boards(self) -> bool:
+        """Whether the energy is that of GPUs."""
+        return self.boundary == _BOARDS
+
+    @property
+    def _source(self) -> tuple[bool, str, str]:
+        return _SOURCES.get(self.energy_source, _UNKNOWN)
 
     @property
     def hardware(self) -> str:
-        """What it ran on, in a few words."""
-        return f"{self.n_gpus} x {self.gpu}" if self.gpu else f"1 x {self.cpu}"
+        """What it ran on, in a few words; empty if that is unknown."""
+        if self.gpu:
+            return f"{self.n_gpus} x {self.gpu}"
+        return f"1 x {self.cpu}" if self.cpu else ""
 
 
 def training_facts(run_or_model: str) -> TrainingFacts:
@@ -130,7 +155,9 @@ def training_facts(run_or_model: str) -> TrainingFacts:
     return TrainingFacts(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
-        started=datetime.fromtimestamp(run.info.start_time / 1000.0, timezone.utc),
+        started=None
+        if names.TAG_IMPORTED in tags
+        else datetime.fromtimestamp(run.info.start_time / 1000.0, timezone.utc),
         seconds=metrics.get(names.DURATION_S, math.nan),
         energy_j=energy_j,
         energy_source=tags.get(names.TAG_ENERGY_SOURCE, names.SOURCE_NONE),
@@ -142,10 +169,11 @@ def training_facts(run_or_model: str) -> TrainingFacts:
         n_parameters=metrics.get(names.N_PARAMETERS, math.nan),
         dataset=params.get("dataset", ""),
         n_images=metrics.get(names.N_TRAIN_IMAGES, math.nan),
-        epochs=int(params.get("epochs", "0")),
+        epochs=int(params["epochs"]) if "epochs" in params else None,
         factors={
-            factor: params.get(names.EFFECTIVE_PREFIX + factor, params.get(factor, ""))
+            factor: level
             for factor in FACTOR_NAMES
+            if (level := params.get(names.EFFECTIVE_PREFIX + factor, params.get(factor, "")))
         },
         gpu="" if gpu == "none" else gpu.split(", ")[0],
         n_gpus=0 if gpu == "none" else len(gpu.split(", ")),

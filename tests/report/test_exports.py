@@ -51,6 +51,15 @@ def training(
     return str(run.info.run_id)
 
 
+def little_known() -> str:
+    """A run of which its energy alone is known: one that was made elsewhere and imported."""
+    with mlflow.start_run() as run:
+        mlflow.log_metric(names.ENERGY_TOTAL_J, 100.0)
+        imported = {names.TAG_IMPORTED: "001", names.TAG_ENERGY_SOURCE: names.SOURCE_SAMPLED}
+        mlflow.set_tags(imported)
+    return str(run.info.run_id)
+
+
 def export(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["export", *arguments])
 
@@ -99,11 +108,13 @@ def test_boamps_accepts_what_is_written(store: str) -> None:
     validator = jsonschema.validators.validator_for(report)(report, registry=registry)
     estimate = {**TAGS, names.TAG_GPU_NAME: "none", names.TAG_ENERGY_SOURCE: names.SOURCE_ESTIMATE}
     scant = {names.ENERGY_TOTAL_J: 100.0}
-    for run_id in (training(), training(tags=estimate), training(metrics=scant)):
+    runs = (training(), training(tags=estimate), training(metrics=scant), little_known())
+    for run_id in runs:
         content = json.loads(exported("boamps", run_id))
         validator.validate(content)
         assert "NaN" not in json.dumps(content)
     assert content["measures"][0]["powerConsumption"] == pytest.approx(100 / 3.6e6)
+    assert "environment" not in content and "system" not in content
     with pytest.raises(jsonschema.ValidationError):
         validator.validate({**content, "measures": "none"})
 
@@ -126,6 +137,29 @@ def test_a_registered_model_leads_to_the_run_of_its_network(store: str) -> None:
     client.set_registered_model_alias("net", "champion", "1")
     for uri in ("models:/net/1", "models:/net@champion", f"runs:/{run_id}/model"):
         assert json.loads(exported("sci", uri))["run_id"] == run_id
+
+
+def test_what_is_not_known_is_left_out(store: str) -> None:
+    run_id = little_known()
+    texts = {form: exported(form, run_id) for form in FORMS}
+    for form, text in texts.items():
+        for word in ("unknown", "nan", "NaN", "None", "1 x", " 0 ", " on .", "''", '""'):
+            assert word not in text, (form, word)
+        assert "one reading of the GPU's power an epoch" in text
+    assert "co2_eq_emissions" not in yaml.safe_load(texts["model-card"].split("---")[1])
+    assert "sci_g_co2eq_per_training" not in json.loads(texts["sci"])
+    assert "beginning" not in texts["annex-xi"]
+    head = exported("model-card", run_id, "--carbon-intensity", "400").split("---")[1]
+    assert set(yaml.safe_load(head)["co2_eq_emissions"]) == {"emissions", "source", "training_type"}
+
+
+def test_a_processors_measured_energy_is_called_so(store: str) -> None:
+    counter = {**TAGS, names.TAG_GPU_NAME: "none", names.TAG_ENERGY_SOURCE: names.SOURCE_RAPL}
+    run_id = training(tags=counter)
+    assert "energy consumption was measured" in exported("annex-xi", run_id)
+    assert json.loads(exported("sci", run_id))["boundary"].startswith("the CPU, and memory")
+    (measure,) = json.loads(exported("boamps", run_id))["measures"]
+    assert (measure["measurementMethod"], measure["cpuTrackingMode"]) == ("rapl", "rapl")
 
 
 def test_what_cannot_be_exported_is_said_in_a_line(store: str) -> None:
