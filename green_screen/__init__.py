@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from green_screen.measurement.callback import SMICallback
+    from green_screen.measurement.lightning_callback import LightningEnergyCallback
+    from green_screen.measurement.transformers_callback import TransformersEnergyCallback
     from green_screen.power.measured import measured
     from green_screen.power.meter import EnergyMeter, EnergyReading
 
@@ -22,12 +24,21 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The one definition: pyproject.toml reads it, and it is there without the project being installed.
 __version__ = "1.1.0"
 
-__all__ = ["EnergyMeter", "EnergyReading", "SMICallback", "measured"]
+__all__ = [
+    "EnergyMeter",
+    "EnergyReading",
+    "LightningEnergyCallback",
+    "SMICallback",
+    "TransformersEnergyCallback",
+    "measured",
+]
 
 _HOMES = {
     "EnergyMeter": "green_screen.power.meter",
     "EnergyReading": "green_screen.power.meter",
+    "LightningEnergyCallback": "green_screen.measurement.lightning_callback",
     "SMICallback": "green_screen.measurement.callback",
+    "TransformersEnergyCallback": "green_screen.measurement.transformers_callback",
     "measured": "green_screen.power.measured",
 }
 
@@ -37,11 +48,10 @@ def __getattr__(name: str) -> Any:
         try:
             return getattr(importlib.import_module(_HOMES[name]), name)
         except ModuleNotFoundError as error:
-            if error.name != "keras":
+            if error.name not in ("lightning", "transformers"):
                 raise
             raise ModuleNotFoundError(
-                f"{name} needs Keras, which is not installed: pip install tensorflow, or keras "
-                "with jax or torch",
+                f"{name} needs {error.name}, which is not installed: pip install {error.name}",
                 name=error.name,
             ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

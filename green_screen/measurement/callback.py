@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from green_screen import names
 from green_screen.measurement import keras_figures
 from green_screen.measurement.active_run import MetricLog, active_run
+from green_screen.measurement.any_keras import KerasCallback, backend_of, begin_context
 from green_screen.measurement.forecast import (
     energy_spread,
     energy_text,
@@ -29,8 +28,8 @@ from green_screen.measurement.run_record import per_epoch
 logger = logging.getLogger(__name__)
 
 
-class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Measures each epoch of ``model.fit`` and writes what it finds.
+class SMICallback(KerasCallback):
+    """Measures each epoch of ``model.fit`` and writes what it finds, whichever Keras that is of.
 
     ``logs.csv`` gets a row ``pre`` (the machine waiting), one an epoch, and a row ``post``; `time`
     is in seconds since the row ``pre``. ``parameters.yaml`` says what was run. If an MLflow run is
@@ -73,7 +72,6 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
                 the time of ``fit``. With it, call :meth:`finish` when all is done.
             logger: Where metrics go; without it, to the active MLflow run if there is one.
         """
-        super().__init__()
         self._files = LogFiles(Path(directory), of_a_run=measurement is not None)
         self._country = country
         self._sample_hz = sample_hz
@@ -130,9 +128,14 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._files.start()
         if self._shared is None:
-            self._own = RunMeasurement(country=self._country, sample_hz=self._sample_hz)
+            self._own = RunMeasurement(
+                country=self._country,
+                sample_hz=self._sample_hz,
+                framework=backend_of(self.model),
+            )
             self._abort = weakref.finalize(self, self._own.abort)
             self._own.__enter__()
+            begin_context(self.model)
             self._own.measure_idle()
         self._started = True
         self.measurement.begin_fit()
@@ -168,7 +171,7 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """End the epoch's window, write its row and log its metrics."""
-        measured = self.measurement.end_epoch(images=self._images)
+        measured, no_rate = self.measurement.end_epoch(images=self._images), ""
         if names.FURTHER_EPOCH_ENERGY_J in measured:
             # Epochs for the measurement alone say nothing of the training.
             step, metrics = self._further, measured
@@ -176,14 +179,15 @@ class SMICallback(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             figures = keras_figures.figures(logs or {}, self._validated)
             step, metrics = epoch, {**figures, **measured}
-            metrics[names.LEARNING_RATE] = keras_figures.learning_rate(self.model.optimizer)
+            rate, no_rate = keras_figures.learning_rate(self.model)
+            metrics[names.LEARNING_RATE] = rate
             if self._forecast:
                 metrics |= self._forecasts(self.params["epochs"] - epoch - 1)
             self._files.row(str(epoch), metrics)
         self._log(lambda log: log.metrics(metrics, step=step))
         missing = {**self.measurement.missing, **keras_figures.unclear(logs or {})}
-        if math.isnan(metrics.get(names.LEARNING_RATE, 0.0)):
-            missing[names.LEARNING_RATE] = "the model has no optimizer with a learning rate"
+        if no_rate:
+            missing[names.LEARNING_RATE] = no_rate
         self._explain(missing)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:

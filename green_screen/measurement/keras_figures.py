@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from green_screen import names
+from green_screen.measurement.any_keras import keras_of
 
 # What Keras calls the accuracy of a model with one output, the plainest first.
 _ACCURACIES = (
@@ -69,13 +69,18 @@ def number(value: Any) -> float | None:
         return None
 
 
-def learning_rate(optimizer: Any) -> float:
-    """Return an optimizer's rate now; NaN where a model has none, or several of its own."""
+def learning_rate(model: Any) -> tuple[float, str]:
+    """Return a model's learning rate now and ``""``, or NaN and why there is none."""
+    optimizer: Any = getattr(model, "optimizer", None)
     try:
-        rate = getattr(optimizer, "learning_rate", math.nan)
+        rate = getattr(optimizer, "learning_rate", None)
         if callable(rate):
             rate = rate(optimizer.iterations)
-        found = number(keras.backend.get_value(rate))
-    except Exception:  # as above
-        found = None
-    return math.nan if found is None else found
+        if rate is None:
+            return math.nan, "the model has no optimizer with a learning rate"
+        found = number(rate)
+        if found is None:  # Keras 2 without eager execution
+            found = number(keras_of(optimizer).backend.get_value(rate))
+    except Exception as error:  # as above
+        return math.nan, f"its learning rate cannot be read: {type(error).__name__}: {error}"
+    return (math.nan, "its learning rate is not one number") if found is None else (found, "")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
+from green_screen.measurement.any_keras import TENSORFLOW
 from green_screen.measurement.run_record import Epoch, Measured, RunRecord, RunTrace
 from green_screen.measurement.steady import (
     SteadyState,
@@ -49,8 +50,10 @@ class RunMeasurement:
     Args:
         country: ISO 3166-1 code of three letters, for the carbon intensity.
         min_window_s: Shortest steady window to trust; ``None`` is 5 s on a GPU and 0 s on a CPU.
-        synchronize: Waits until the GPU has done its work; called at the edges of phases.
+        synchronize: Waits until the GPU has done its work; called at the edges of phases. ``None``
+            waits for the framework.
         sample_hz: How often the power is sampled.
+        framework: What trains, as Keras calls its backends: ``tensorflow``, ``jax``, ``torch``.
 
     Raises:
         ValueError: CodeCarbon does not know the country.
@@ -61,11 +64,16 @@ class RunMeasurement:
         *,
         country: str,
         min_window_s: float | None = None,
-        synchronize: Callable[[], None] = synchronize_gpu,
+        synchronize: Callable[[], None] | None = None,
         sample_hz: float = 10.0,
+        framework: str = TENSORFLOW,
     ) -> None:
         """Prepare; measuring starts with the ``with`` block."""
-        self._gpus, self._mismatch = measurable_gpus()
+        self._gpus, self._mismatch = measurable_gpus(framework)
+        self._framework = framework
+        if framework == TENSORFLOW and synchronize is None:
+            # That also makes it begin with its GPU; the meter waits for those that have.
+            synchronize = synchronize_gpu
         self._meter = EnergyMeter(
             sample_hz=sample_hz,
             synchronize=synchronize,
@@ -127,7 +135,8 @@ class RunMeasurement:
         if self._given_min_window_s is not None:
             return self._given_min_window_s
         # By what the training uses, measured or not.
-        return MIN_WINDOW_GPU_S if self._gpus or self._mismatch else MIN_WINDOW_CPU_S
+        uses_gpu = self._gpus or self._mismatch or (self._gpus is None and self.on_gpu)
+        return MIN_WINDOW_GPU_S if uses_gpu else MIN_WINDOW_CPU_S
 
     def __enter__(self) -> RunMeasurement:
         """Start the meter, measure idle power, and open the run."""
@@ -409,7 +418,8 @@ class RunMeasurement:
         boards = self._meter.boards
         # Only a process with several boards can take one for another; TensorFlow has its devices
         # by now.
-        mismatch = self._mismatch or (other_boards(boards) if len(boards) > 1 else "")
+        asked = self._framework == TENSORFLOW and len(boards) > 1
+        mismatch = self._mismatch or (other_boards(boards) if asked else "")
         steady = self.steady_state
         # A block may be so short that its tuning takes many times as long.
         compared = steady.epochs if self._validations else after_the_first(self.epochs)

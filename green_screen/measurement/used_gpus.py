@@ -1,4 +1,4 @@
-"""Which GPUs TensorFlow uses, how to wait for them, and which of them can be measured."""
+"""Which GPUs a training uses, how to wait for them, and which of them can be measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 
+from green_screen.measurement.any_keras import TENSORFLOW
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.power.visible import bus_address, visible_boards
 
@@ -27,11 +28,17 @@ def tensorflow_gpus() -> tuple[int, ...]:
     return tuple(int(gpu.name.rsplit(":", 1)[1]) for gpu in tf.config.get_visible_devices("GPU"))
 
 
-def measurable_gpus() -> tuple[tuple[int, ...], str]:
-    """Return the GPUs that TensorFlow uses, or none and why if NVML does not show all of them.
+def measurable_gpus(framework: str) -> tuple[tuple[int, ...] | None, str]:
+    """Return the GPUs that a training uses, or none and why if NVML does not show all of them.
 
     The energy of a part of them is not the energy of the training.
+
+    Args:
+        framework: What trains. TensorFlow says which it uses; of another it is all that CUDA shows
+            the process, which is ``None``.
     """
+    if framework != TENSORFLOW:
+        return None, ""
     used = tensorflow_gpus()
     try:
         shown, reason = len(visible_boards()), ""

@@ -446,15 +446,23 @@ def test_a_validation_of_every_second_epoch_is_not_that_of_the_next(tmp_path):
     assert [bool(row["val_accuracy"]) for row in rows(tmp_path)[1:-1]] == [False, True, False]
 
 
-def test_a_rate_is_that_of_now_or_missing():
+def test_a_rate_is_that_of_now_or_missing_for_a_reason():
+    def rate_of(optimizer: object) -> tuple[float, str]:
+        return keras_figures.learning_rate(types.SimpleNamespace(optimizer=optimizer))
+
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.5, 0.1])
     legacy = keras.optimizers.legacy.SGD
     for known in (keras.optimizers.SGD(0.5), legacy(0.5), legacy(lambda: 0.5), legacy(rate)):
-        assert keras_figures.learning_rate(known) == 0.5
-    one_for_each = types.SimpleNamespace(learning_rate=np.array([0.1, 0.2]), iterations=0)
+        assert rate_of(known) == (0.5, "")
+    several = types.SimpleNamespace(learning_rate=np.array([0.1, 0.2]), iterations=0)
     odd = types.SimpleNamespace(learning_rate=lambda: 0.1, iterations=0)
-    for unknown in (None, one_for_each, odd):
-        assert math.isnan(keras_figures.learning_rate(unknown))
+    for unknown, why in (
+        (None, "the model has no optimizer with a learning rate"),
+        (several, "its learning rate cannot be read: TypeError: SimpleNamespace is no model"),
+        (odd, "its learning rate cannot be read: TypeError: "),
+    ):
+        found, reason = rate_of(unknown)
+        assert math.isnan(found) and reason.startswith(why)
 
 
 _TRAIN = """
