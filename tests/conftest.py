@@ -44,6 +44,7 @@ SLOW = [
         "training/test_serving.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
+        "measurement/test_other_frameworks.py",
         "test_wheel.py",
         "test_no_telemetry.py",
     )

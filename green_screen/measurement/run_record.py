@@ -137,11 +137,15 @@ class RunTrace:
 
 
 def per_epoch(blocks: Iterable[Epoch]) -> tuple[float, float]:
-    """Return joules and seconds for the work of a whole epoch; NaN without any block."""
+    """Return joules and seconds for the work of a whole epoch; NaN without any block.
+
+    A board always draws power: where the blocks were shorter than the period of its counter, which
+    says 0 J, the joules are not known.
+    """
     found = tuple(blocks)
     work = sum(block.work for block in found) or NAN
     return (
-        sum(block.reading.energy_j for block in found) / work,
+        (sum(block.reading.energy_j for block in found) or NAN) / work,
         sum(block.reading.seconds for block in found) / work,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -243,7 +243,18 @@ def _unsteady_reason(record: RunRecord) -> str:
             "run at least 2 epochs, or set min_window_s above 0"
         )
     gaps = (e.reading.reason for e in record.steady if math.isnan(e.reading.energy_j + e.train_j))
-    return next(gaps, "")
+    of_epochs, of_validations = (
+        _unmoved([e.reading for e in part]) for part in (record.steady, record.steady_validations)
+    )
+    return next(gaps, "") or of_epochs or of_validations
+
+
+def _unmoved(readings: Sequence[EnergyReading]) -> str:
+    """Return in words that no energy was counted in all these readings; empty if some was."""
+    if not readings or sum(reading.energy_j for reading in readings) != 0:
+        return ""
+    seconds = sum(reading.seconds for reading in readings)
+    return f"in {seconds:.2f} s the count of the energy ({readings[0].source}) did not move"
 
 
 def _validation_figures(record: RunRecord, images: int | None) -> dict[str, Figure]:
@@ -260,7 +271,7 @@ def _validation_figures(record: RunRecord, images: int | None) -> dict[str, Figu
         names.VALIDATION_ENERGY_PER_1K_IMAGES_J: Figure(
             # See epoch_metrics: 0 J is shorter than the counter's period.
             (energy_j or NAN) / thousands if readings else NAN,
-            reason or f"in {seconds:.2f} s the energy counter did not move",
+            reason or _unmoved(readings),
         ),
         names.STEADY_VALIDATION_IMAGES_PER_S: Figure(
             1000 * thousands / seconds if seconds else NAN, reason

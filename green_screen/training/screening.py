@@ -101,6 +101,7 @@ def validate(
             continue
         spread, (one_j, one_s) = energy_spread(steady), per_epoch(steady)
         epoch_j = per_epoch(measurement.steady_state.epochs)[0] + one_j
+        # Not so while the counter has not moved: then it says nothing of the energy.
         known = spread.resolution * one_j <= _MAX_VALIDATION_RESOLUTION * epoch_j
         longest_s = _VALIDATION_SHARE * max_window_s
         if (len(steady) > 1 and known) or spread.seconds > longest_s or now_s > end_s:

@@ -100,6 +100,27 @@ def parts_j(epochs: list[dict[str, float]], metrics: dict[str, float]) -> float:
     return inside + sum(epoch[names.EPOCH_ENERGY_J] for epoch in epochs)
 
 
+def test_validations_shorter_than_the_counters_period_leave_the_energy_unknown(gpus):
+    gpus(SimulatedBoard(curve=Constant(250.0)))
+    run = measured(min_window_s=0.0)
+    with run:
+        run.begin_fit()
+        run.begin_epoch(0)
+        for _ in range(5):
+            time.sleep(0.5)
+            run.end_block(work=0.1)
+        for _ in range(3):
+            with run.validating(work=1.0):
+                time.sleep(0.002)
+    summary = run.summary(1000, 200)
+    for name in (names.ENERGY_PER_EPOCH_J, names.VALIDATION_ENERGY_PER_1K_IMAGES_J):
+        assert math.isnan(summary.metrics[name])
+        assert (
+            summary.missing[name] == "in 0.00 s the count of the energy (nvml_counter) did not move"
+        )
+    assert summary.metrics[names.ENERGY_PER_1K_IMAGES_J] == pytest.approx(250 * 5, rel=0.1)
+
+
 @pytest.mark.parametrize("on_gpu", [True, False], ids=["gpu", "cpu"])
 def test_the_phases_add_up_to_the_run(gpus, on_gpu):
     gpus(*([SimulatedBoard(curve=Constant(250.0))] if on_gpu else []))

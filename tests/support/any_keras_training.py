@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from waiting import keep_busy
 
 from green_screen import SMICallback
 
@@ -38,9 +39,9 @@ class Recorder:
         self.missing |= {name for name in tags if "missing" in name}
 
 
-def plain():
+def plain(optimizer="sgd"):
     model = keras.Sequential([layers.Dense(8), layers.Dense(3, activation="softmax")])
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -51,7 +52,9 @@ def of_two_outputs():
     model = keras.Model(inputs, outputs)
     kind = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        "adam", loss={"val_kind": kind, "age": kind}, metrics={name: ["accuracy"] for name in outputs}
+        "adam",
+        loss=dict.fromkeys(outputs, kind),
+        metrics={name: ["accuracy"] for name in outputs},
     )
     return model
 
@@ -62,6 +65,16 @@ def batches():
             yield IMAGES[start : start + 32], LABELS[start : start + 32]
 
 
+class Busy(keras.callbacks.Callback):
+    """Makes training and validation longer than the 100 ms in which a board's counter moves."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            keep_busy(0.3)
+
+    on_test_batch_begin = on_train_batch_begin
+
+
 class Faulty(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:
@@ -70,44 +83,48 @@ class Faulty(keras.callbacks.Callback):
 
 def validated(model, callback):
     model.fit(
-        IMAGES, LABELS, epochs=2, verbose=0, validation_data=(IMAGES, LABELS), callbacks=[callback]
+        IMAGES,
+        LABELS,
+        epochs=2,
+        verbose=0,
+        validation_data=(IMAGES, LABELS),
+        callbacks=[callback, Busy()],
     )
 
 
 def two_outputs(callback):
     both = {"val_kind": LABELS, "age": LABELS}
-    of_two_outputs().fit(IMAGES, both, epochs=2, verbose=0, callbacks=[callback])
+    of_two_outputs().fit(IMAGES, both, epochs=2, verbose=0, callbacks=[callback, Busy()])
 
 
 def a_generator(callback):
-    plain().fit(batches(), steps_per_epoch=3, epochs=2, verbose=0, callbacks=[callback])
+    plain().fit(batches(), steps_per_epoch=3, epochs=2, verbose=0, callbacks=[callback, Busy()])
 
 
 def stopped_early(callback):
     stop = keras.callbacks.EarlyStopping(monitor="loss", min_delta=100.0, patience=1)
-    plain().fit(IMAGES, LABELS, epochs=9, verbose=0, callbacks=[callback, stop])
+    plain().fit(IMAGES, LABELS, epochs=9, verbose=0, callbacks=[callback, Busy(), stop])
 
 
 def a_failure_and_another_fit(callback):
     model = plain()
     try:
-        model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[callback, Faulty()])
+        model.fit(IMAGES, LABELS, epochs=3, verbose=0, callbacks=[callback, Busy(), Faulty()])
     except KeyError:
-        model.fit(IMAGES, LABELS, epochs=1, verbose=0, callbacks=[callback])
+        model.fit(IMAGES, LABELS, epochs=1, verbose=0, callbacks=[callback, Busy()])
 
 
 def a_schedule(callback):
-    model = plain()
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
-    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
-    model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[callback])
+    model = plain(keras.optimizers.SGD(rate))
+    model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[callback, Busy()])
 
 
 def other_calls(callback):
     model = plain()
     validated(model, callback)
-    model.evaluate(IMAGES, LABELS, verbose=0, callbacks=[callback])
-    model.predict(IMAGES, verbose=0, callbacks=[callback])
+    model.evaluate(IMAGES, LABELS, verbose=0, callbacks=[callback, Busy()])
+    model.predict(IMAGES, verbose=0, callbacks=[callback, Busy()])
 
 
 SITUATIONS = {
