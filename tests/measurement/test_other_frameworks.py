@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,31 @@ from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environme
 __all__ = ["wheel"]
 
 SUPPORT = ROOT / "tests" / "support"
-KERASES = {
-    "tensorflow": (("tensorflow>=2.21,<2.22",), {"KERAS_BACKEND": "tensorflow"}),
-    "tf-keras": (("tensorflow>=2.21,<2.22", "tf-keras"), {"KERAS": "tf_keras"}),
-    "jax": (("keras>=3", "jax"), {"KERAS_BACKEND": "jax"}),
-    "torch": (("keras>=3", "torch"), {"KERAS_BACKEND": "torch"}),
+PACKAGES = {
+    "tensorflow": ("tensorflow>=2.21,<2.22", "tf-keras"),
+    "jax": ("keras>=3", "jax"),
+    "torch": ("keras>=3", "torch", "lightning", "transformers[torch]"),
 }
+KERASES = {
+    "tensorflow": ("tensorflow", {"KERAS_BACKEND": "tensorflow"}),
+    "tf-keras": ("tensorflow", {"KERAS": "tf_keras"}),
+    "jax": ("jax", {"KERAS_BACKEND": "jax"}),
+    "torch": ("torch", {"KERAS_BACKEND": "torch"}),
+}
+
+
+@pytest.fixture(scope="module")
+def environment(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Environment]:
+    """Return what makes an environment with one of `PACKAGES`, once."""
+
+    @functools.cache
+    def make(name: str) -> Environment:
+        folder = tmp_path_factory.mktemp(name)
+        return Environment(12, wheel, folder, others=(*PACKAGES[name], "wrapt"))
+
+    return make
 
 
 def boards(folder: Path) -> dict[str, str]:
@@ -54,10 +75,13 @@ def without_codecarbon(found: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", KERASES)
 def test_every_keras_is_measured_as_keras_2_is(
-    name: str, wheel: Path, tmp_path: Path, of_keras_2: dict[str, Any]
+    name: str,
+    environment: Callable[[str], Environment],
+    tmp_path: Path,
+    of_keras_2: dict[str, Any],
 ) -> None:
     packages, variables = KERASES[name]
-    there = Environment(12, wheel, tmp_path, others=(*packages, "wrapt"))
+    there = environment(packages)
     found = trained(there.python, "any_keras_training.py", tmp_path, **variables)
     rates = {situation: told.pop("rates") for situation, told in found.items()}
     assert found.keys() == of_keras_2.keys()
@@ -75,13 +99,13 @@ def test_every_keras_is_measured_as_keras_2_is(
         example = example.replace("import keras", f"import {variables['KERAS']} as keras")
     shown = there.run(there.python, "-c", example, **variables)
     assert shown.returncode == 0, shown.stderr[-3000:]
-    assert (tmp_path / "smi" / "logs.csv").read_text(encoding="utf-8").count("\n") == 5
+    assert (there.folder / "smi" / "logs.csv").read_text(encoding="utf-8").count("\n") == 5
 
 
-def test_lightning_and_transformers_log_each_epoch(wheel: Path, tmp_path: Path) -> None:
-    packages = ("torch", "lightning", "transformers[torch]", "wrapt")
-    there = Environment(12, wheel, tmp_path, others=packages)
-    found = trained(there.python, "torch_trainings.py", tmp_path)
+def test_lightning_and_transformers_log_each_epoch(
+    environment: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    found = trained(environment("torch").python, "torch_trainings.py", tmp_path)
     for framework in ("lightning", "transformers"):
         epochs = found[framework]["epochs"]
         assert len(epochs) == 2
