@@ -30,6 +30,7 @@ SLOW = [
     for name in (
         # Real clusters, servers, deployments; kills, outages and full disks.
         "sweep/test_faults_of_the_server.py",
+        "measurement/test_other_frameworks.py",
         "cluster/test_deployment.py",
         "cluster/test_ray.py",
         "analysis/test_notebooks.py",
@@ -44,7 +45,6 @@ SLOW = [
         "training/test_serving.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
-        "measurement/test_other_frameworks.py",
         "test_wheel.py",
         "test_no_telemetry.py",
     )

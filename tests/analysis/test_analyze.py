@@ -347,6 +347,7 @@ def test_of_many_that_reach_an_accuracy_the_cheapest_are_read_and_the_baseline(
     assert len(few) == 3
 
 
+@pytest.mark.slow
 def test_a_screened_campaign_tells_what_energy_costs_and_selects_nothing(store: Path) -> None:
     campaign = SimulatedCampaign(n_runs=60, seed=3, protocol="screening")
     sweep = written(campaign, "a screened campaign")
@@ -361,6 +362,7 @@ def test_a_screened_campaign_tells_what_energy_costs_and_selects_nothing(store: 
     assert found.cost.energy_kwh == pytest.approx(len(found.runs) * 3_000 / 3.6e6)
 
 
+@pytest.mark.slow
 def test_both_protocols_count_together_where_they_measure_the_same(store: Path) -> None:
     screened = SimulatedCampaign(n_runs=40, seed=4, protocol="screening")
     trained = SimulatedCampaign(n_runs=40, seed=5, start_ms=1_710_000_000_000)

@@ -473,6 +473,7 @@ fit(model(), SMICallback(directory=sys.argv[1]), epochs=2, validation_split=0.2)
 """
 
 
+@pytest.mark.slow
 def test_with_a_gpu_the_rows_are_its_counter(tmp_path):
     """The whole way in a process of its own, where CodeCarbon sees the simulated board too."""
     simulation = Simulation(boards=[SimulatedBoard(curve=Constant(60.0), temperature_c=33)] * 1)

@@ -649,6 +649,7 @@ def test_the_real_tensorflow_here_has_no_gpu():
     used_gpus.synchronize_gpu()
 
 
+@pytest.mark.slow
 def test_a_whole_training_on_a_gpu_is_in_mlflow(gpus, tmp_path, monkeypatch):
     boards = [SimulatedBoard(curve=Constant(watts), processes=(1,)) for watts in (50.0, 300.0)]
     gpus(*boards)

@@ -119,6 +119,7 @@ print(run.summary(100).tags.get("measurement_invalid_reason", "valid"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_was_stopped_says_so_wherever_it_was(stopped):
     """For a first epoch, which no other is like, and for others, with a real signal."""

@@ -96,6 +96,7 @@ def test_activations_have_at_most_256_values(aware):
         assert len(np.unique(output)) <= 256
 
 
+@pytest.mark.slow
 def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
     model, pipeline, _ = tiny.trained(tiny.effective(internal="pre_quantization"))
     found = [q for x in wrappers(model) for _, q, _ in x._weight_vars]
@@ -111,6 +112,7 @@ def test_every_quantizer_is_vectorised_and_none_launches_by_channel():
     assert "Floor" not in [node.op for node in tiny.executed_nodes(plain, plain_pipeline)]
 
 
+@pytest.mark.slow
 def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_path):
     """On a GPU the weights' quantizers are one program, and each other one is; here on request."""
     with fake_quant.compiled(True):

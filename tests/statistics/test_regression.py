@@ -44,6 +44,7 @@ def ratio_of(analysis, factor, level):
     return effects[(effects["factor"] == factor) & (effects["level"] == level)]["ratio"].item()
 
 
+@pytest.mark.slow
 def test_intervals_cover_known_effects_at_their_rate():
     covered, high = [], []
     for seed in range(12):
