@@ -360,7 +360,7 @@ class AnalyzeOptions:
     )
     final_epochs: int | None = option(None, "epochs of each final run; None is the campaign's")
     final_repeats: int = option(
-        5, "final runs of the selected configuration and of the baseline; 0 is none at all"
+        5, "rounds of final runs: baseline, selected and, if any, recommended; 0 is none at all"
     )
     country: str | None = option(
         None, "three-letter ISO country code, for the carbon intensity; None is the campaign's"

@@ -24,6 +24,7 @@ from green_screen.decision.final_runs import (
     options_of,
     run_finals,
 )
+from green_screen.decision.recommendation import Recommendation, recommend
 from green_screen.decision.selection import Selection, SelectionError, select
 from green_screen.executors.executor import TRAINER, Executor
 from green_screen.executors.local import LocalExecutor, local_devices
@@ -37,6 +38,7 @@ from green_screen.report.publishing import publish
 from green_screen.results.runs import read_epochs
 from green_screen.results.subject import Subject, read_subject
 from green_screen.results.traces import read_run_trace
+from green_screen.statistics.accuracy import analyze_accuracy
 from green_screen.statistics.coding import CodingKind
 from green_screen.statistics.law_analysis import LawAnalysis, analyze_law
 from green_screen.statistics.regression import EnergyAnalysis, fit_energy_model
@@ -59,7 +61,7 @@ class Analyzed:
         run_id: The analysis run.
         findings: What the report was written from.
         report: Where the report lies, as a path or URI.
-        model: The registered version of the selected model; ``None`` if there is none.
+        model: The registered version of the model that is kept; ``None`` if there is none.
     """
 
     run_id: str
@@ -110,11 +112,12 @@ def analyze(
         coding = cast(CodingKind, options.coding)
         analysis = fit_energy_model(runs, response=options.response, coding=coding)
         selection, problems = chosen(runs, options)
+        recommendation, unrecommended = recommended(runs, law, selection, options)
         final: FinalComparison | None = None
         made: FinalRuns | None = None
         if selection is not None and executor is not None and options.final_repeats > 0:
             try:
-                plan = final_plan(subject, selection, options, trainer)
+                plan = final_plan(subject, selection, options, recommendation, trainer)
                 made = run_finals(
                     plan,
                     parent_run_id=run.run_id,
@@ -133,8 +136,11 @@ def analyze(
                 hardware=subject.hardware(),
                 analysis=analysis,
                 law=law,
+                accuracy=analyze_accuracy(runs, names.TEST_ACCURACY),
                 baseline=subject.baseline,
                 selection=selection,
+                recommendation=recommendation,
+                unrecommended=unrecommended,
                 final=final,
                 problems=problems,
                 front=tradeoff.pareto_front(runs),
@@ -147,8 +153,8 @@ def analyze(
         )
         publish(findings, run)
         model = None
-        if made is not None and made.model_run_id is not None:
-            model = registration.register_selected(findings, made.model_run_id)
+        if made is not None and final is not None and final.kept in made.models:
+            model = registration.register(findings, final.kept, made.models[final.kept])
         predictors = _predictors(law, runs, analysis, coding)
         if predictors is not None:
             tracking.patiently(lambda: log_energy_model(predictors))
@@ -207,6 +213,22 @@ def chosen(runs: pd.DataFrame, options: AnalyzeOptions) -> tuple[Selection | Non
     return selected, ()
 
 
+def recommended(
+    runs: pd.DataFrame, law: LawAnalysis, selection: Selection | None, options: AnalyzeOptions
+) -> tuple[Recommendation | None, str]:
+    """Return the configuration that is recommended, or ``None`` and why there is none."""
+    if selection is None:
+        return None, "no configuration was selected that it could be better than"
+    return recommend(
+        runs,
+        law,
+        analyze_accuracy(runs),
+        selection,
+        energy_budget_j=options.energy_budget_j,
+        min_accuracy=options.min_accuracy,
+    )
+
+
 def _with_figures(findings: Findings) -> Findings:
     analysis = findings.analysis
     shown = gallery.shown_runs(analysis.runs, analysis.response.metric)
@@ -215,6 +237,7 @@ def _with_figures(findings: Findings) -> Findings:
     figures = gallery.draw_all(
         analysis,
         findings.law,
+        findings.plane,
         epochs=tracking.patiently(lambda: read_epochs(list(shown))),
         candidates=tradeoff.front_candidates(findings.runs).runs,
         front=findings.front,
@@ -227,7 +250,11 @@ def _with_figures(findings: Findings) -> Findings:
 
 
 def final_plan(
-    subject: Subject, selection: Selection, options: AnalyzeOptions, trainer: str = TRAINER
+    subject: Subject,
+    selection: Selection,
+    options: AnalyzeOptions,
+    recommendation: Recommendation | None = None,
+    trainer: str = TRAINER,
 ) -> FinalPlan:
     """Return what the final runs of an analysis train.
 
@@ -241,6 +268,7 @@ def final_plan(
         campaign=subject.run_id,
         baseline=subject.baseline,
         selected=selection.config,
+        recommended=recommendation.config if recommendation else None,
         options=campaign_options(source.data.params, epochs=options.final_epochs),
         repeats=options.final_repeats,
         trainer=trainer,

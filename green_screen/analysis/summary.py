@@ -9,10 +9,11 @@ from pathlib import Path
 import green_screen
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
+from green_screen.decision.final import RECOMMENDED
 from green_screen.output import command_line, near
-from green_screen.report.document import Table
-from green_screen.report.findings import difference_text, headline
-from green_screen.report.tables import candidates_table, final_table
+from green_screen.report.document import Table, interval, number
+from green_screen.report.findings import Findings, difference_text, headline
+from green_screen.report.tables import candidates_table, final_tables
 from green_screen.sweep.progress import COLUMNS
 
 _GAP = "  "
@@ -28,12 +29,15 @@ def lines(result: Analyzed) -> Iterator[str]:
     if findings.selection is not None:
         difference = difference_text(findings)
         yield from _folded(f"best configuration ({findings.selection.objective}): {difference}")
+        yield from _recommendation(findings)
         yield ""
         if findings.final is not None:
-            yield from plain(final_table(findings.final))
+            found = list(final_tables(findings.final))
         else:
-            yield from plain(candidates_table(findings.selection, findings.source))
-        yield ""
+            found = [candidates_table(findings.selection, findings.source)]
+        for table in found:
+            yield from plain(table)
+            yield ""
     label, moving = findings.moving
     if moving:
         yield from _folded(f"shown to move the {label} (Holm's correction): {', '.join(moving)}")
@@ -57,6 +61,18 @@ def lines(result: Analyzed) -> Iterator[str]:
     if _IN_SOURCES:
         full = "the full experiment: 100 configurations of ResNet-50 (a GPU and days)"
         yield f"  make study    {full}"
+
+
+def _recommendation(findings: Findings) -> Iterator[str]:
+    if (found := findings.recommendation) is not None:
+        energy_j = number(found.predicted["energy_j"])
+        ends = interval(found.predicted["energy_low_j"], found.predicted["energy_high_j"])
+        yield from _folded(
+            f"recommended, never run before: {difference_text(findings, RECOMMENDED)}; predicted "
+            f"{energy_j} J ({ends})"
+        )
+    elif findings.unrecommended:
+        yield from _folded(f"there is no recommendation: {findings.unrecommended}")
 
 
 def plain(table: Table, columns: int = COLUMNS) -> Iterator[str]:

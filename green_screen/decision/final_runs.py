@@ -1,10 +1,10 @@
-"""Makes the final runs: the selected configuration and the baseline, in turns, on one board."""
+"""Makes the final runs: each configuration in turn, round after round, on one board."""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from green_screen import names, tracking
-from green_screen.decision.final import BASELINE, SELECTED
+from green_screen.decision.final import BASELINE, RECOMMENDED, SELECTED
 from green_screen.executors.cooldown import found_state
 from green_screen.executors.executor import TRAINER, Cooldown, Executor, Job, RestingState
 from green_screen.options import (
@@ -43,9 +43,10 @@ class FinalPlan:
         campaign: Run id of the campaign that was analysed; of several, joined by commas.
         baseline: The requested configuration of the baseline.
         selected: The requested configuration that was selected.
-        options: What each training takes beside its factors; the pair's number is added to the
+        options: What each training takes beside its factors; the round's number is added to the
             seed.
-        repeats: How many pairs.
+        repeats: How many rounds.
+        recommended: The requested configuration that is recommended, if there is one.
         trainer: What each job calls (:class:`~green_screen.executors.executor.Job`).
     """
 
@@ -54,26 +55,40 @@ class FinalPlan:
     selected: TrainingConfig
     options: TrainOptions
     repeats: int
+    recommended: TrainingConfig | None = None
     trainer: str = TRAINER
+
+    @property
+    def configs(self) -> dict[str, TrainingConfig]:
+        """Role -> its configuration; a selection that is the baseline itself is run as that."""
+        found = {BASELINE: self.baseline}
+        if self.selected != self.baseline:
+            found[SELECTED] = self.selected
+        if self.recommended is not None:
+            found[RECOMMENDED] = self.recommended
+        return found
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The roles whose model may be kept: all but a baseline that something was better than."""
+        return tuple(
+            role for role in self.configs if role != BASELINE or SELECTED not in self.configs
+        )
 
     @property
     def runs(self) -> int:
         """How many runs it takes."""
-        return len(list(self.turns()))
+        return self.repeats * len(self.configs)
 
     def turns(self) -> Iterator[tuple[int, str, TrainingConfig]]:
-        """Yield pair, role and configuration in the order of the runs.
+        """Yield round, role and configuration in the order of the runs.
 
-        Every other pair begins with the selected one: a drift that is steady in time then weighs
-        on both alike. A selection that is the baseline itself needs no runs to compare with.
+        Every other round is run backwards: a drift that is steady in time then weighs on all alike.
         """
-        if self.selected == self.baseline:
-            for pair in range(self.repeats):
-                yield pair, SELECTED, self.selected
-            return
+        there = list(self.configs.items())
         for pair in range(self.repeats):
-            both = [(pair, BASELINE, self.baseline), (pair, SELECTED, self.selected)]
-            yield from both if pair % 2 == 0 else reversed(both)
+            for role, config in there if pair % 2 == 0 else reversed(there):
+                yield pair, role, config
 
     def params(self, pair: int, config: TrainingConfig) -> dict[str, str]:
         """Return the parameters by which a run is one of this plan."""
@@ -87,12 +102,12 @@ class FinalRuns:
 
     Attributes:
         runs: Rows of :func:`green_screen.results.runs.to_frame` with ``role`` and ``pair``.
-        model_run_id: The run that logged the selected configuration's model; ``None`` if none did.
+        models: Role -> the run that logged its model; without those of which none did.
         reused: How many of the runs an earlier analysis had made.
     """
 
     runs: pd.DataFrame
-    model_run_id: str | None
+    models: Mapping[str, str]
     reused: int
 
 
@@ -128,40 +143,40 @@ def options_of(cls: type[Any], params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_finals(plan: FinalPlan) -> pd.DataFrame:
-    """Return the complete pairs of final runs that were made by a plan, in whichever analysis.
+    """Return the complete rounds of final runs that were made by a plan, in whichever analysis.
 
     Returns:
         Rows of :func:`green_screen.results.runs.to_frame` with the columns ``role`` and ``pair``.
     """
-    return _with_roles(_made(plan))
+    return _with_roles(_made(plan).values())
 
 
-def _made(plan: FinalPlan) -> list[Run]:
-    """Return the plan's finished runs with a valid measurement, of each complete pair the latest.
+def _made(plan: FinalPlan) -> dict[int, Run]:
+    """Return position in the plan -> a finished run with a valid measurement, the latest there is.
 
-    Half a pair does not count: the other half would not be next to it in time.
+    A part of a round does not count: the rest would not be next to it in time.
     """
     found = tracking.search_runs(
         None,
         f"tags.`{names.TAG_CAMPAIGN}` = '{plan.campaign}' and "
         f"tags.`{names.TAG_KIND}` = '{names.KIND_FINAL}' and attributes.status = 'FINISHED'",
     )
-    pairs: dict[int, list[tuple[str, TrainingConfig]]] = {}
-    for pair, role, config in plan.turns():
-        pairs.setdefault(pair, []).append((role, config))
-    made: list[Run] = []
-    for pair, turns in pairs.items():
-        # An analysis makes each pair once, so the runs of one parent belong together.
+    rounds: dict[int, list[tuple[int, str, TrainingConfig]]] = {}
+    for position, (pair, role, config) in enumerate(plan.turns()):
+        rounds.setdefault(pair, []).append((position, role, config))
+    made: dict[int, Run] = {}
+    for pair, turns in rounds.items():
+        # An analysis makes each round once, so the runs of one parent belong together.
         for parent in dict.fromkeys(run.data.tags.get(MLFLOW_PARENT_RUN_ID) for run in found):
-            runs = [
-                run
-                for role, config in turns
+            runs = {
+                position: run
+                for position, role, config in turns
                 for run in found
                 if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent
                 and _is_turn(run, pair, role, plan.params(pair, config))
-            ]
+            }
             if len(runs) == len(turns):
-                made.extend(runs)
+                made |= runs
                 break
     return made
 
@@ -176,9 +191,14 @@ def _is_turn(run: Run, pair: int, role: str, params: Mapping[str, str]) -> bool:
     )
 
 
-def _with_roles(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a table of final runs in the order in which they ran."""
-    ordered = sorted(runs, key=lambda run: int(run.data.tags[names.TAG_POSITION]))
+def _with_roles(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return a table of final runs in the order of their rounds, and in each as they ran."""
+
+    def place(run: Run) -> tuple[int, int]:
+        tags = run.data.tags
+        return int(tags[names.TAG_FINAL_PAIR]), int(tags[names.TAG_POSITION])
+
+    ordered = sorted(runs, key=place)
     frame = to_frame(ordered)
     frame["role"] = [run.data.tags[names.TAG_FINAL_ROLE] for run in ordered]
     frame["pair"] = [int(run.data.tags[names.TAG_FINAL_PAIR]) for run in ordered]
@@ -190,12 +210,13 @@ def run_finals(
 ) -> FinalRuns:
     """Train the final runs one after another, as children of `parent_run_id`.
 
-    Pairs that an earlier analysis made by the same plan are used again. The first run of the
-    selected configuration that finishes logs its model.
+    Rounds that an earlier analysis made by the same plan are used again. Of each configuration that
+    may be kept, the first run that finishes logs its model.
     """
     made = _made(plan)
     configs = [config for *_, config in plan.turns()]
-    with CampaignProgress(configs, made, executor.slots, executor.boards) as progress:
+    there = list(made.values())
+    with CampaignProgress(configs, there, executor.slots, executor.boards) as progress:
         if made:
             progress.say(f"{len(made)} of {plan.runs} final runs were made before: used again")
         maker = _Maker(plan, parent_run_id, experiment_id, progress, made)
@@ -208,7 +229,7 @@ def run_finals(
             on_poll=progress.poll,
         )
     return FinalRuns(
-        runs=_with_roles([*made, *maker.ended]), model_run_id=maker.model_run_id, reused=len(made)
+        runs=_with_roles([*made.values(), *maker.ended]), models=maker.models, reused=len(made)
     )
 
 
@@ -227,7 +248,7 @@ class _Maker:
         parent_run_id: str,
         experiment_id: str,
         progress: CampaignProgress,
-        made: Sequence[Run],
+        made: Mapping[int, Run],
     ) -> None:
         self._plan = plan
         self._turns = list(plan.turns())
@@ -235,10 +256,13 @@ class _Maker:
         self._experiment_id = experiment_id
         self._progress = progress
         self._resting: dict[str, RestingState] = {}
-        done = {int(run.data.tags[names.TAG_POSITION]) for run in made}
-        self.missing = [position for position in range(plan.runs) if position not in done]
+        self.missing = [position for position in range(plan.runs) if position not in made]
         self.ended: list[Run] = []
-        self.model_run_id = next((str(run.info.run_id) for run in made if _has_model(run)), None)
+        self.models: dict[str, str] = {}
+        for run in made.values():
+            role = run.data.tags[names.TAG_FINAL_ROLE]
+            if role in plan.kept and role not in self.models and _has_model(run):
+                self.models[role] = str(run.info.run_id)
 
     def make_job(self, position: int) -> Job:
         """Create the child run of a turn and return its job."""
@@ -254,7 +278,7 @@ class _Maker:
         options = dataclasses.replace(
             self._plan.options,
             seed=self._plan.options.seed + pair,
-            log_model=role == SELECTED and self.model_run_id is None,
+            log_model=role in self._plan.kept and role not in self.models,
         )
         job = Job(
             position=position,
@@ -277,8 +301,9 @@ class _Maker:
     def note(self, ended: Ended) -> None:
         """Keep a run that ended, and how its board was before it."""
         self.ended.append(ended.run)
-        if ended.finished and ended.result.job.options.log_model and self.model_run_id is None:
-            self.model_run_id = str(ended.run.info.run_id)
+        if ended.finished and ended.result.job.options.log_model:
+            role = ended.run.data.tags[names.TAG_FINAL_ROLE]
+            self.models.setdefault(role, str(ended.run.info.run_id))
         state = found_state(ended.run)
         if state is not None:
             self._resting.setdefault(state.board, state)

@@ -103,7 +103,7 @@ def select(
             f"usable figures; "
             + ("; ".join(f"{n} {why}" for why, n in counts.items()) or "none was left out")
         )
-    table["score"] = _score(table, objective)
+    table["score"] = score(table["val_accuracy"], table["energy_j"], objective)
     ordered = table.sort_values(["score", "energy_j"], ascending=[False, True], kind="stable")
     best = ordered.iloc[0]
     ordered = ordered.assign(rank=np.arange(1, len(ordered) + 1))
@@ -164,9 +164,12 @@ def _reasons(runs: pd.DataFrame, energy_metric: str) -> pd.Series[str]:
     return reason.mask(runs["diverged"] & (runs["status"] == "FINISHED"), "diverged")
 
 
-def _score(table: pd.DataFrame, objective: str) -> pd.Series[float]:
+def score(
+    accuracy: pd.Series[float], energy_j: pd.Series[float], objective: str
+) -> pd.Series[float]:
+    """Return how good configurations are by an objective: positive, the more the better."""
     if objective == "efficiency":
-        return table["val_accuracy"] / (table["energy_j"] / 1000.0)
+        return accuracy / (energy_j / 1000.0)
     if objective == "energy":
-        return -table["energy_j"]
-    return table["val_accuracy"]
+        return 1000.0 / energy_j
+    return accuracy

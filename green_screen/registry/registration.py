@@ -1,11 +1,11 @@
-"""What the analysis registers: the selected model with its figures, and the energy model."""
+"""What the analysis registers: the model that is kept, with its figures."""
 
 from __future__ import annotations
 
 from mlflow.entities.model_registry import ModelVersion
 
 from green_screen import names, tracking
-from green_screen.decision.final import SELECTED, FinalComparison
+from green_screen.decision.final import RECOMMENDED, FinalComparison
 from green_screen.registry import registry
 from green_screen.registry.registry import ModelCard
 from green_screen.report.document import count, number, percent
@@ -14,24 +14,29 @@ from green_screen.report.figures import SOURCE_TEXT
 from green_screen.report.findings import Findings, difference_text, headline
 
 
-def register_selected(findings: Findings, run_id: str) -> ModelVersion:
+def register(findings: Findings, role: str, run_id: str) -> ModelVersion:
     """Register the model that the final run `run_id` logged as challenger; return its version.
 
-    Its figures are means over the finished final runs of the selected configuration.
+    Its figures are means over the finished final runs of its configuration.
+
+    Args:
+        findings: What the analysis found.
+        role: Of the configuration in the final runs.
+        run_id: The final run.
     """
     assert findings.final is not None
-    card = model_card(findings, findings.final, run_id)
+    card = model_card(findings, findings.final, role, run_id)
     return registry.register(
         run_id,
-        description=description(findings, card),
+        description=description(findings, role, card),
         tags=card.as_tags(),
         name=registry.model_name(card.model),
     )
 
 
-def model_card(findings: Findings, final: FinalComparison, run_id: str) -> ModelCard:
+def model_card(findings: Findings, final: FinalComparison, role: str, run_id: str) -> ModelCard:
     """Return the figures that the registered version carries."""
-    runs = final.of(SELECTED)
+    runs = final.of(role)
     run = tracking.read_run(run_id)
     params = run.data.params
     invalid = runs[runs["measurement_valid"].str.lower() == "false"]
@@ -73,21 +78,23 @@ def _dataset_digest(final: FinalComparison) -> str:
     return ""
 
 
-def description(findings: Findings, card: ModelCard) -> str:
+def description(findings: Findings, role: str, card: ModelCard) -> str:
     """Return the version's description, in Markdown, made from the data."""
-    selection = findings.selection
-    assert selection is not None
-    executed = "\n".join(f"- {factor}: {level}" for factor, level in selection.effective.items())
+    recommended = findings.recommendation if role == RECOMMENDED else None
+    kept = recommended or findings.selection
+    assert kept is not None
+    executed = "\n".join(f"- {factor}: {level}" for factor, level in kept.effective.items())
     return (
         f"{headline(findings)}\n\n"
-        f"{card.model}, trained for {count(card.epochs, 'epoch')} on {card.dataset} "
+        f"The {role} configuration: {card.model}, trained for {count(card.epochs, 'epoch')} on "
+        f"{card.dataset} "
         f"(split {card.partitioning}) with {card.hardware}. Means over "
         f"{count(card.final_runs, 'final run')}: test accuracy {percent(card.test_accuracy)}, "
         f"{number(card.energy_per_1k_images_j)} J per 1,000 images and "
         f"{number(card.energy_per_epoch_j)} J per epoch "
         f"({SOURCE_TEXT.get(card.energy_source, card.energy_source)}), "
         f"{number(card.emissions_kg_co2eq)} kg CO2eq for the training (estimate).\n\n"
-        f"Against the baseline: {difference_text(findings)}.\n\n"
+        f"Against the baseline: {difference_text(findings, role)}.\n\n"
         f"What was executed:\n\n{executed}\n\n"
         "Input: raw uint8 images [n, height, width, 3]; preprocessing is part of the model. "
         "Output: a probability for each class.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from green_screen import names
+from green_screen.decision.final import BASELINE, RECOMMENDED, SELECTED
 from green_screen.report import style
 from green_screen.results.frame import in_run_order
 
@@ -192,54 +193,55 @@ def fit(residuals: pd.DataFrame, label: str) -> style.Drawing:
     return draw
 
 
-def final_comparison(
-    baseline: pd.DataFrame, selected: pd.DataFrame, column: str, label: str
-) -> style.Drawing:
-    """Return the drawing of each final run: energy and test accuracy of both configurations.
+def final_comparison(runs: Mapping[str, pd.DataFrame], column: str, label: str) -> style.Drawing:
+    """Return the drawing of each final run: energy and test accuracy of each configuration.
 
     Args:
-        baseline: Final runs of the baseline.
-        selected: Final runs of the selected configuration.
+        runs: Role -> its final runs.
         column: Of the energy.
         label: Of its axis.
     """
 
     def draw(width_in: float) -> Figure:
-        if baseline.empty or selected.empty:
-            raise style.NothingToShowError("no final runs of both configurations")
-        figure = style.new_figure(width_in, 2.6 if style.is_narrow(width_in) else 1.9)
+        if len(runs) < 2 or any(part.empty for part in runs.values()):
+            raise style.NothingToShowError("no final runs of two configurations")
+        narrow = style.is_narrow(width_in)
+        more_in = 0.3 * (len(runs) - 2)
+        figure = style.new_figure(width_in, 2.6 + 2 * more_in if narrow else 1.9 + more_in)
         # Room between the last number of one axis and the first of the next.
         figure.set_layout_engine("constrained", wspace=0.1)
-        grid = figure.subplots(2, 1) if style.is_narrow(width_in) else figure.subplots(1, 2)
-        accuracy = [100 * part[names.TEST_ACCURACY] for part in (baseline, selected)]
-        _two_rows(grid[0], [baseline[column], selected[column]])
+        grid = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+        _rows(grid[0], {role: part[column] for role, part in runs.items()})
         grid[0].set_xlabel(label.replace(", ", ",\n", 1))
         grid[0].set_xlim(left=0)
         grid[0].xaxis.set_major_locator(MaxNLocator(4))
         grid[0].xaxis.set_major_formatter(FuncFormatter(style.plain_numbers))
-        _two_rows(grid[1], accuracy)
+        _rows(grid[1], {role: 100 * part[names.TEST_ACCURACY] for role, part in runs.items()})
         grid[1].set_xlabel("test accuracy (%)")
         grid[1].xaxis.set_major_locator(MaxNLocator(4))
-        if not style.is_narrow(width_in):
+        if not narrow:
             grid[1].tick_params(axis="y", labelleft=False)
         return figure
 
     return draw
 
 
-def _two_rows(axes: Axes, values: Sequence[pd.Series[float]]) -> None:
-    for place, (part, trace) in enumerate(zip(values, (REFERENCE, BEST), strict=True)):
+_OF_ROLE = {BASELINE: REFERENCE, SELECTED: BEST, RECOMMENDED: Trace(style.INK, "^", ":")}
+
+
+def _rows(axes: Axes, values: Mapping[str, pd.Series[float]]) -> None:
+    for place, (role, part) in enumerate(values.items()):
         axes.plot(
             part,
             np.full(len(part), place),
-            trace.marker,
-            color=trace.colour,
+            _OF_ROLE[role].marker,
+            color=_OF_ROLE[role].colour,
             markerfacecolor="none",
             markersize=6,
         )
         axes.plot(part.mean(), place, "|", color=style.INK, markersize=18, markeredgewidth=2.2)
-    axes.set_yticks([0, 1], ["baseline", "selected"])
-    axes.set_ylim(1.6, -0.6)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set_ylim(len(values) - 0.4, -0.6)
     axes.margins(x=0.1)
     style.only_grid(axes, "x")
 

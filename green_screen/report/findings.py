@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from green_screen import names
-from green_screen.decision.final import Estimate, FinalComparison
+from green_screen.decision.final import RECOMMENDED, SELECTED, Contrast, Estimate, FinalComparison
+from green_screen.decision.recommendation import Recommendation
 from green_screen.decision.selection import Selection
 from green_screen.decision.tradeoff import Cost
 from green_screen.report.document import interval, number, share, signed
 from green_screen.report.style import Rendered
 from green_screen.space import FACTOR_NAMES, TrainingConfig, canonical
+from green_screen.statistics.accuracy import AccuracyAnalysis
 from green_screen.statistics.law import CONTROLS
 from green_screen.statistics.law_analysis import LawAnalysis
+from green_screen.statistics.plane import level_plane
 from green_screen.statistics.regression import EnergyAnalysis
 
 NO_MEASUREMENT = {
@@ -42,8 +46,11 @@ class Findings:
         hardware: Machine, as in `runs` -> tags of a run that say what it ran on.
         analysis: The log-linear model.
         law: The energy law, its tests and negative controls.
+        accuracy: What the levels do to the test accuracy.
         baseline: The requested configuration that others are compared with.
         selection: The selected configuration; ``None`` if the rule selected none.
+        recommendation: The recommended configuration; ``None`` if there is none.
+        unrecommended: Why there is none.
         final: The final comparison; ``None`` if there was none.
         problems: Why a selection or a final comparison is missing.
         front: The Pareto front, rows of `runs`.
@@ -62,6 +69,7 @@ class Findings:
     hardware: Mapping[str, Mapping[str, str]]
     analysis: EnergyAnalysis
     law: LawAnalysis
+    accuracy: AccuracyAnalysis
     baseline: TrainingConfig
     selection: Selection | None
     final: FinalComparison | None
@@ -73,12 +81,19 @@ class Findings:
     finals_reused: int = 0
     figures: Mapping[str, Rendered] = field(default_factory=dict)
     how: str = ""
+    recommendation: Recommendation | None = None
+    unrecommended: str = ""
 
     @property
     def told_by_law(self) -> bool:
         """Whether the law describes the energies, so that the log-linear model adds nothing."""
         by_law = self.law.choice.model == "law"
         return by_law and self.analysis.response.name in ("epoch", "per_1k_images")
+
+    @functools.cached_property
+    def plane(self) -> pd.DataFrame:
+        """What each level costs and what it does to the accuracy."""
+        return level_plane(self.law, self.analysis.effects, self.accuracy, by_law=self.told_by_law)
 
     @property
     def moving(self) -> tuple[str, tuple[str, ...]]:
@@ -101,8 +116,9 @@ class Findings:
 
 
 def headline(findings: Findings) -> str:
-    """Return the result in a sentence or two, after the alarm of a negative control."""
-    return " ".join(filter(None, (alarm(findings.law), _result(findings))))
+    """Return the result in a few sentences, after the alarm of a negative control."""
+    parts = (alarm(findings.law), _result(findings), _recommended(findings))
+    return " ".join(filter(None, parts))
 
 
 def alarm(law: LawAnalysis) -> str:
@@ -132,57 +148,88 @@ def _result(findings: Findings) -> str:
             f"By {selection.objective}, no configuration of this campaign is better than the "
             "baseline."
         )
-    if final is None or final.energy_ratio.pairs == 0:
+    saving = final.saving if final else None
+    if saving is None or saving.energy_ratio.pairs == 0:
         compared = (
             "It was not compared with the baseline in runs of its own"
-            if final is None
+            if saving is None
             else "No pair of the final runs has energies that can be compared"
         )
         return (
             f"By {selection.objective}, the campaign's best configuration is "
             f"{difference_text(findings)}. {compared}, so by how much it is better is not known."
         )
-    ratio, accuracy = final.energy_ratio, final.accuracy_difference
-    energy = _energy_text(ratio.value, estimated=final.source in NO_MEASUREMENT)
+    assert final is not None
+    return _contrast_text(
+        saving, "The selected configuration", "the baseline", _is_estimated(final)
+    )
+
+
+def _recommended(findings: Findings) -> str:
+    """Return whether the recommendation beat the best run; empty without final runs of it."""
+    final = findings.final
+    found = final.recommended if final else None
+    if final is None or found is None:
+        return ""
+    subject = "The recommended configuration, which no run had tried,"
+    best = "the best run" if found.reference == SELECTED else "the best run, which is the baseline"
+    if found.energy_ratio.pairs == 0:
+        return f"{subject} has no final runs whose energies can be compared with those of {best}."
+    return _contrast_text(found, subject, best, _is_estimated(final))
+
+
+def _contrast_text(contrast: Contrast, subject: str, reference: str, estimated: bool) -> str:
+    """Return what the final runs say of one configuration against another, in a sentence or two."""
+    ratio, accuracy = contrast.energy_ratio, contrast.accuracy_difference
+    energy = _energy_text(ratio.value, estimated)
     if not ratio.has_interval:
         return (
-            f"The selected configuration trained with {energy} baseline in one run each"
-            f"{_accuracy_text(accuracy)}.{_without_interval(final)}"
+            f"{subject} trained with {energy} {reference} in one run each"
+            f"{_accuracy_text(accuracy)}.{_without_interval(contrast)}"
         )
     if ratio.low <= 1 <= ratio.high:
+        subject = subject[0].lower() + subject[1:]
         return (
-            "The final runs show no difference in energy between the selected configuration and "
-            f"the baseline: the ratio is {number(ratio.value)} (95 % interval "
+            f"The final runs show no difference in energy between {subject} and "
+            f"{reference}: the ratio is {number(ratio.value)} (95 % interval "
             f"{interval(ratio.low, ratio.high)}){_accuracy_text(accuracy)}."
-            f"{_without_interval(final)}"
+            f"{_without_interval(contrast)}"
         )
     bounds = sorted((abs(1 - ratio.low), abs(1 - ratio.high)))
     return (
-        f"The selected configuration trains with {energy} baseline (95 % interval "
+        f"{subject} trains with {energy} {reference} (95 % interval "
         f"{share(bounds[0])} to {share(bounds[1])}){_accuracy_text(accuracy)}."
-        f"{_without_interval(final)}"
+        f"{_without_interval(contrast)}"
     )
+
+
+def _is_estimated(final: FinalComparison) -> bool:
+    return final.source in NO_MEASUREMENT
 
 
 def _energy_text(ratio: float, estimated: bool) -> str:
     """Return what a ratio says, to go before the name of what it is compared with."""
     if ratio == 1:
-        return f"the same {'estimated ' if estimated else ''}energy as the"
+        return f"the same {'estimated ' if estimated else ''}energy as"
     amount = f"{'an estimated ' if estimated else ''}{share(abs(1 - ratio))}"
-    return f"{amount} {'less' if ratio < 1 else 'more'} energy than the"
+    return f"{amount} {'less' if ratio < 1 else 'more'} energy than"
 
 
-def difference_text(findings: Findings) -> str:
-    """Return how the selected configuration differs from the baseline."""
-    if findings.selection is None:
+def difference_text(findings: Findings, role: str = SELECTED) -> str:
+    """Return how the selected, or the recommended, configuration differs from the baseline."""
+    chosen = findings.recommendation if role == RECOMMENDED else findings.selection
+    if chosen is None:
         return "unknown"
-    config, base = findings.selection.config, findings.baseline
-    changed = [
+    return changes_text(chosen.config, findings.baseline) or "the baseline itself"
+
+
+def changes_text(config: TrainingConfig, base: TrainingConfig) -> str:
+    """Return the levels in which a configuration differs from another."""
+    return ", ".join(
         f"{name}={canonical(getattr(config, name))}"
         for name in FACTOR_NAMES
         if getattr(config, name) != getattr(base, name)
-    ]
-    return ", ".join(changed) or "the baseline itself"
+    )
 
 
 def _accuracy_text(difference: Estimate) -> str:
@@ -200,9 +247,9 @@ def _accuracy_text(difference: Estimate) -> str:
     return f", at a test accuracy {_points(points)} percentage points {word}{more}"
 
 
-def _without_interval(final: FinalComparison) -> str:
+def _without_interval(contrast: Contrast) -> str:
     """Return a sentence on what rests on one pair alone; nothing if all have an interval."""
-    compared = {"energy": final.energy_ratio, "test accuracy": final.accuracy_difference}
+    compared = {"energy": contrast.energy_ratio, "test accuracy": contrast.accuracy_difference}
     lacking = [what for what, e in compared.items() if e.pairs and not e.has_interval]
     if not lacking:
         return ""

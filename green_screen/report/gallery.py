@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from green_screen import names
-from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
+from green_screen.decision.final import QUANTITIES, FinalComparison
 from green_screen.decision.selection import Selection
-from green_screen.report import figures, figures_law, figures_runs
+from green_screen.report import figure_plane, figures, figures_law, figures_runs
 from green_screen.report.figure_trace import RunPower, epoch_power
 from green_screen.report.figures_runs import Trace
 from green_screen.report.style import Rendered, render
@@ -20,6 +20,7 @@ from green_screen.statistics.regression import EnergyAnalysis
 def draw_all(
     analysis: EnergyAnalysis,
     law: LawAnalysis,
+    plane: pd.DataFrame,
     *,
     epochs: pd.DataFrame,
     candidates: pd.DataFrame,
@@ -34,6 +35,8 @@ def draw_all(
     Args:
         analysis: The log-linear model and the runs it rests on.
         law: The energy law.
+        plane: What each level costs and does to the accuracy, rows of
+            :func:`green_screen.statistics.plane.level_plane`.
         epochs: Histories of the :func:`shown_runs`, rows of
             :func:`green_screen.results.runs.read_epochs`.
         candidates: The runs that could be on the Pareto front.
@@ -47,7 +50,6 @@ def draw_all(
     label = figures.axis_label(response.label, response.unit, source)
     total = figures.axis_label("energy of the whole training", "J", source)
     traces = shown_runs(runs, response.metric)
-    nothing = pd.DataFrame(columns=[*runs.columns])
     metric = final.energy_metric if final else names.ENERGY_TOTAL_J
     final_label = figures.axis_label(*QUANTITIES[metric], final.source if final else source)
     drawn = (
@@ -56,8 +58,7 @@ def draw_all(
             "Final runs",
             "Runs made after the selection, each a symbol; the bar is their mean.",
             figures_runs.final_comparison(
-                final.of(BASELINE) if final else nothing,
-                final.of(SELECTED) if final else nothing,
+                {role: final.of(role) for role in final.roles} if final else {},
                 metric,
                 final_label,
             ),
@@ -78,6 +79,14 @@ def draw_all(
             "Left of 1 a level takes less than its factor's reference, right of 1 more, all other "
             "factors held constant. The axis is logarithmic.",
             figures.forest(analysis.effects, response.label),
+        ),
+        render(
+            "plane",
+            "What each level costs and what it does to the accuracy",
+            "Against the baseline's level of its factor, the others averaged, with 95 % intervals. "
+            "A level is named where one of its intervals leaves out no effect; others are grey. "
+            "The axis of energies is logarithmic.",
+            figure_plane.level_plane(plane),
         ),
         render(
             "levels",

@@ -10,6 +10,7 @@ import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from green_screen import names
+from green_screen.decision.final import RECOMMENDED
 from green_screen.report.findings import Findings, difference_text, headline
 from green_screen.report.html import to_html
 from green_screen.report.pdf import to_pdf
@@ -52,11 +53,16 @@ def _tables(findings: Findings) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "covariates", analysis.covariates
     yield "residuals", analysis.residuals
     yield "importance", analysis.importance
+    yield "level_plane", findings.plane
+    yield "level_accuracies", findings.accuracy.differences
+    yield "level_divergences", findings.accuracy.diverged
     yield "pareto_front", findings.front
     yield "energy_to_accuracy", findings.to_accuracy
     if findings.selection is not None:
         yield "candidates", findings.selection.candidates
         yield "not_candidates", findings.selection.excluded
+    if findings.recommendation is not None:
+        yield "predicted_configurations", findings.recommendation.candidates
     if findings.final is not None:
         yield "final_runs", findings.final.runs
 
@@ -67,8 +73,15 @@ def _metrics(findings: Findings) -> dict[str, float]:
     described = choice.law if choice.model == "law" else findings.analysis.cross_validation
     if described is not None:
         metrics[names.R2_HELD_OUT] = described.r2
-    if (final := findings.final) is not None:
-        ratio, accuracy = final.energy_ratio, final.accuracy_difference
+    if (found := findings.recommendation) is not None:
+        metrics |= {
+            names.PREDICTED_ENERGY_J: found.predicted["energy_j"],
+            names.PREDICTED_ENERGY_LOW_J: found.predicted["energy_low_j"],
+            names.PREDICTED_ENERGY_HIGH_J: found.predicted["energy_high_j"],
+        }
+    final = findings.final
+    if final is not None and (saving := final.saving) is not None:
+        ratio, accuracy = saving.energy_ratio, saving.accuracy_difference
         metrics |= {
             names.FINAL_ENERGY_RATIO: ratio.value,
             names.FINAL_ENERGY_RATIO_LOW: ratio.low,
@@ -77,13 +90,23 @@ def _metrics(findings: Findings) -> dict[str, float]:
             names.FINAL_ACCURACY_DIFFERENCE_LOW: accuracy.low,
             names.FINAL_ACCURACY_DIFFERENCE_HIGH: accuracy.high,
         }
+    if final is not None and (recommended := final.recommended) is not None:
+        metrics |= {
+            names.RECOMMENDED_ENERGY_RATIO: recommended.energy_ratio.value,
+            names.RECOMMENDED_ENERGY_RATIO_LOW: recommended.energy_ratio.low,
+            names.RECOMMENDED_ENERGY_RATIO_HIGH: recommended.energy_ratio.high,
+        }
     return metrics
 
 
 def _note(findings: Findings) -> str:
     """Return the description that MLflow shows above a run, in Markdown."""
+    recommended = ""
+    if findings.recommendation is not None:
+        recommended = f"Recommended: {difference_text(findings, RECOMMENDED)}.\n\n"
     return (
         f"**{headline(findings)}**\n\n"
         f"Selected: {difference_text(findings)}.\n\n"
+        f"{recommended}"
         f"The whole report is the artifact `{names.REPORT_HTML}`."
     )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 
 from green_screen import names
-from green_screen.decision.final import BASELINE, SELECTED, FinalComparison
+from green_screen.decision.final import BASELINE, RECOMMENDED, SELECTED, Contrast, FinalComparison
+from green_screen.decision.recommendation import RULE
 from green_screen.decision.tradeoff import J_PER_KWH, front_candidates
 from green_screen.report import evidence, tables
+from green_screen.report.accuracy import accuracy_section
 from green_screen.report.document import (
     Block,
     Document,
@@ -29,7 +31,7 @@ from green_screen.report.document import (
     signed,
 )
 from green_screen.report.figures import SOURCE_TEXT, amount
-from green_screen.report.findings import NO_MEASUREMENT, Findings, headline
+from green_screen.report.findings import NO_MEASUREMENT, Findings, changes_text, headline
 from green_screen.report.law import law_section
 from green_screen.report.style import Rendered
 from green_screen.sweep.energies import energy
@@ -41,6 +43,7 @@ def write_report(findings: Findings) -> Document:
         _result(findings),
         law_section(findings),
         evidence.effects(findings),
+        accuracy_section(findings),
         _trade_off(findings),
         evidence.runs_section(findings),
         evidence.trust(findings),
@@ -100,10 +103,11 @@ def _subtitle(findings: Findings) -> str:
 def _result(findings: Findings) -> Section:
     blocks: list[Block] = []
     final, selection = findings.final, findings.selection
-    if final is not None and final.energy_ratio.pairs:
+    if final is not None and any(c.energy_ratio.pairs for c in final.contrasts):
         blocks.append(_key_figures(final))
         blocks.append(findings.figures["final"])
-        blocks.append(tables.final_table(final))
+    if final is not None:
+        blocks.extend(tables.final_tables(final))
     if final is not None and findings.finals_reused:
         blocks.append(
             Text(
@@ -119,16 +123,55 @@ def _result(findings: Findings) -> Section:
         blocks.append(tables.candidates_table(selection, findings.source))
         if len(selection.excluded):
             blocks.append(tables.left_out("Runs that could not be selected", selection.excluded))
+        blocks.extend(_recommendation(findings))
     return Section("result", "Result", tuple(blocks))
 
 
+def _recommendation(findings: Findings) -> list[Block]:
+    found, selection = findings.recommendation, findings.selection
+    if found is None or selection is None:
+        why = findings.unrecommended
+        return [Text(f"There is no recommendation: {why}.")] if why else []
+    saved = 1 - found.predicted["energy_j"] / found.best_run["energy_j"]
+    less = f"{share(abs(saved))} {'less' if saved > 0 else 'more'}"
+    kept = ""
+    if findings.final is not None and RECOMMENDED in findings.final.roles:
+        kept = (
+            f" By the final runs the {findings.final.kept} configuration is the one to keep: the "
+            "recommended one if the whole interval of its energy lies below the best run's, at a "
+            "test accuracy that is not shown to be lower."
+        )
+    return [
+        Text(
+            f"Recommended, and never run: the best run with "
+            f"{changes_text(found.config, selection.config)}. The law predicts that it takes "
+            f"{less} energy. It is the best of {found.n_predicted:,} configurations by their "
+            f"predictions, and the best of many flatters itself; final runs do not.{kept}"
+        ),
+        tables.recommendation_table(findings, found),
+        Text(f"The rule that recommends it: {RULE}"),
+        tables.predicted_table(findings, found),
+    ]
+
+
 def _key_figures(final: FinalComparison) -> KeyFigures:
-    ratio, accuracy = final.energy_ratio, final.accuracy_difference
-    means = final.means[final.energy_metric]
-    accuracies = final.means[names.TEST_ACCURACY]
-    estimate = ", estimate" if final.source in NO_MEASUREMENT else ""
+    figures: list[KeyFigure] = []
+    for contrast in (final.saving, final.recommended):
+        if contrast is not None and contrast.energy_ratio.pairs:
+            figures.extend(_of_contrast(contrast, final.source in NO_MEASUREMENT))
+    return KeyFigures(tuple(figures))
+
+
+def _of_contrast(contrast: Contrast, estimated: bool) -> list[KeyFigure]:
+    role, reference = contrast.role, contrast.reference
+    ratio, accuracy = contrast.energy_ratio, contrast.accuracy_difference
+    means = contrast.means[contrast.energy_metric]
+    accuracies = contrast.means[names.TEST_ACCURACY]
+    estimate = ", estimate" if estimated else ""
     none = "one pair of runs: no interval"
     measured = accuracy.pairs > 0
+    # Without a word: the selected one against the baseline.
+    which = "" if role == SELECTED else f" against {reference}"
     saved = (
         f"95 % interval {interval(100 * (1 - ratio.high), 100 * (1 - ratio.low))} %, "
         f"{ratio.pairs} pairs"
@@ -137,30 +180,28 @@ def _key_figures(final: FinalComparison) -> KeyFigures:
         f"95 % interval {interval(100 * accuracy.low, 100 * accuracy.high, 2)}, "
         f"{accuracy.pairs} pairs"
     )
-    return KeyFigures(
-        (
-            KeyFigure(
-                share(1 - ratio.value),
-                f"Energy saved{estimate}",
-                saved if ratio.has_interval else none,
-            ),
-            KeyFigure(
-                f"{signed(100 * accuracy.value)} points" if measured else "not measured",
-                "Test accuracy, difference",
-                gained if accuracy.has_interval else none if measured else "",
-            ),
-            KeyFigure(
-                percent(accuracies[SELECTED]),
-                "Test accuracy, selected",
-                f"baseline {percent(accuracies[BASELINE])}",
-            ),
-            KeyFigure(
-                energy(means[SELECTED]),
-                f"Training energy, selected{estimate}",
-                f"baseline {energy(means[BASELINE])}",
-            ),
-        )
-    )
+    return [
+        KeyFigure(
+            share(1 - ratio.value),
+            f"Energy saved{which and f', {role}{which}'}{estimate}",
+            saved if ratio.has_interval else none,
+        ),
+        KeyFigure(
+            f"{signed(100 * accuracy.value)} points" if measured else "not measured",
+            f"Test accuracy, difference{which and f', {role}{which}'}",
+            gained if accuracy.has_interval else none if measured else "",
+        ),
+        KeyFigure(
+            percent(accuracies[role]),
+            f"Test accuracy, {role}",
+            f"{reference} {percent(accuracies[reference])}",
+        ),
+        KeyFigure(
+            energy(means[role]),
+            f"Training energy, {role}{estimate}",
+            f"{reference} {energy(means[reference])}",
+        ),
+    ]
 
 
 def _trade_off(findings: Findings) -> Section:
@@ -193,15 +234,15 @@ def _trade_off(findings: Findings) -> Section:
 
 def _saving_text(findings: Findings) -> list[Block]:
     final = findings.final
-    if final is None or not final.energy_ratio.pairs or not final.energy_ratio.value < 1:
+    kept = final.between(final.kept, BASELINE) if final else None
+    if final is None or kept is None or not kept.energy_ratio.value < 1:
         return []
-    means = final.means[final.energy_metric]
-    saved_j = means[BASELINE] - means[SELECTED]
-    saved_kwh = 1000 * saved_j / J_PER_KWH
+    means = kept.means[kept.energy_metric]
+    saved_kwh = 1000 * (means[BASELINE] - means[kept.role]) / J_PER_KWH
     cost = findings.cost
     return [
         Text(
-            f"A thousand trainings like the final runs would save "
+            f"A thousand trainings like the final runs of the {kept.role} configuration would save "
             f"{amount(saved_kwh, 'kWh', final.source)}, "
             f"{number(saved_kwh * cost.intensity_g_per_kwh / 1000)} kg CO2eq and "
             f"{number(saved_kwh * cost.price_per_kwh)} {cost.currency}."

@@ -23,7 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 INK = "#1b1f1d"
 MUTED = "#68706c"
@@ -45,6 +45,9 @@ _DPI = 200
 
 # Above so many points a vector image is larger than a picture of them.
 MAX_VECTOR_POINTS = 1500
+
+# Below this ratio of its ends a logarithmic axis may hold none of 1, 2 and 5, or one.
+_NARROW_SPAN = 4.0
 
 # Width of a digit of a tick's label, and of a letter of the smallest text on average.
 _DIGIT_IN = 0.07
@@ -185,7 +188,10 @@ def log_axis(axes: Axes, which: str, values: pd.Series[float]) -> None:
     room_in = 0.75 * figure.get_figwidth() / (spec.get_gridspec().ncols if spec else 1)
     labels = 3 * math.log10(values.max() / values.min()) + 1
     crowded = labels * (digits + 2) * _DIGIT_IN > room_in
-    axis.set_major_locator(LogLocator(subs=(1.0,) if crowded else (1.0, 2.0, 5.0)))
+    if values.max() < _NARROW_SPAN * values.min():
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1.0,) if crowded else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(plain_numbers))
     axis.set_minor_locator(NullLocator())
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from green_screen import names
-from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison
+from green_screen.decision.final import QUANTITIES, Contrast, FinalComparison
+from green_screen.decision.recommendation import VARIED, Recommendation
 from green_screen.decision.selection import Selection
 from green_screen.decision.tradeoff import reaching
 from green_screen.report.document import (
@@ -29,43 +30,74 @@ from green_screen.statistics.regression import EnergyAnalysis
 MAX_ROWS = 200
 
 
-def final_table(final: FinalComparison) -> Table:
-    """Return the table of the final comparison."""
+def final_tables(final: FinalComparison) -> Iterator[Table]:
+    """Yield a table for each two configurations that are compared; of one alone, its means."""
+    for contrast in final.contrasts:
+        yield _contrast_table(final, contrast)
+    if len(final.roles) == 1:
+        yield _means_table(final, final.roles[0])
+
+
+def _contrast_table(final: FinalComparison, contrast: Contrast) -> Table:
+    role, reference = contrast.role, contrast.reference
     rows: list[tuple[str, ...]] = []
     for metric, (label, unit) in QUANTITIES.items():
-        estimate = final.ratios[metric]
+        estimate = contrast.ratios[metric]
         rows.append(
             (
                 label,
                 energy_unit(unit, final.source),
                 str(estimate.pairs),
-                number(final.means[metric][BASELINE]),
-                number(final.means[metric][SELECTED]),
+                number(contrast.means[metric][reference]),
+                number(contrast.means[metric][role]),
                 number(estimate.value),
                 interval(estimate.low, estimate.high),
             )
         )
-    accuracy, accuracies = final.accuracy_difference, final.means[names.TEST_ACCURACY]
+    accuracy, accuracies = contrast.accuracy_difference, contrast.means[names.TEST_ACCURACY]
     rows.append(
         (
             "test accuracy (difference)",
             "%",
             str(accuracy.pairs),
-            number(100 * accuracies[BASELINE]),
-            number(100 * accuracies[SELECTED]),
+            number(100 * accuracies[reference]),
+            number(100 * accuracies[role]),
             number(round(100 * accuracy.value, 2), 2),
             interval(100 * accuracy.low, 100 * accuracy.high, 2),
         )
     )
+    which = f", {role} against {reference}" if len(final.contrasts) > 1 else ""
     return Table(
-        caption=f"Final runs of {_epochs_of(final.runs)}: means over the pairs of runs that count",
+        caption=f"Final runs of {_epochs_of(final.runs)}{which}: means over the pairs of runs that "
+        "count",
         columns=(
             Column("Quantity"),
             Column("Unit"),
-            *numeric("Pairs", "Baseline", "Selected", "Ratio, or difference", "95 % interval"),
+            *numeric("Pairs", reference.capitalize(), role.capitalize()),
+            *numeric("Ratio, or difference", "95 % interval"),
         ),
         rows=tuple(rows),
         marked=frozenset({list(QUANTITIES).index(final.energy_metric)}),
+    )
+
+
+def _means_table(final: FinalComparison, role: str) -> Table:
+    """Return the table of runs that there is nothing to compare with."""
+    runs = final.of(role)
+    valid = runs[runs["measurement_valid"].str.lower() != "false"]
+    quantities = {m: (label, energy_unit(u, final.source)) for m, (label, u) in QUANTITIES.items()}
+    values = {metric: valid[metric].dropna() for metric in quantities}
+    values[names.TEST_ACCURACY] = 100 * runs[names.TEST_ACCURACY].dropna()
+    quantities[names.TEST_ACCURACY] = ("test accuracy", "%")
+    return Table(
+        caption=f"Final runs of {_epochs_of(final.runs)} of the {role}, with which nothing is "
+        "compared: means over the runs that count",
+        columns=(Column("Quantity"), Column("Unit"), *numeric("Runs", "Mean")),
+        rows=tuple(
+            (label, unit, str(len(values[metric])), number(values[metric].mean()))
+            for metric, (label, unit) in quantities.items()
+            if len(values[metric])
+        ),
     )
 
 
@@ -75,24 +107,94 @@ def _epochs_of(runs: pd.DataFrame) -> str:
 
 
 def configuration_table(findings: Findings, selection: Selection) -> Table:
-    """Return the table of the selected configuration beside the baseline."""
+    """Return the table of the selected, and the recommended, configuration beside the baseline."""
     rows, marked = [], set()
+    found = findings.recommendation
     base = findings.baseline.as_params()
     requested = selection.config.as_params()
+    more = [] if found is None else [found.config.as_params(), found.effective]
     for index, name in enumerate(FACTOR_NAMES):
-        rows.append((name, base[name], requested[name], selection.effective[name]))
-        if base[name] != requested[name]:
+        asked = [requested[name], selection.effective[name], *(levels[name] for levels in more)]
+        rows.append((name, base[name], *asked))
+        if base[name] != requested[name] or (more and more[0][name] != base[name]):
             marked.add(index)
+    both = "" if found is None else " and the recommended"
+    recommended = () if found is None else (Column("Recommended"), Column("Executed"))
     return Table(
-        caption="The selected configuration; factors that differ from the baseline are emphasised",
+        caption=f"The selected{both} configuration; factors that differ from the baseline are "
+        "emphasised",
         columns=(
             Column("Factor"),
             Column("Baseline"),
             Column("Selected"),
             Column("Executed"),
+            *recommended,
         ),
         rows=tuple(rows),
         marked=frozenset(marked),
+    )
+
+
+def recommendation_table(findings: Findings, found: Recommendation) -> Table:
+    """Return the table of what is predicted for the recommended configuration and the best run."""
+    joules = energy_unit("kJ", findings.source)
+    rows = [
+        (
+            "energy of the whole training",
+            joules,
+            *(
+                f"{number(of['energy_j'] / 1000)} "
+                f"({interval(of['energy_low_j'] / 1000, of['energy_high_j'] / 1000)})"
+                for of in (found.best_run, found.predicted)
+            ),
+        )
+    ]
+    if np.isfinite(found.predicted["accuracy"]):
+        rows.append(
+            (
+                "validation accuracy",
+                "%",
+                *(
+                    f"{number(100 * of['accuracy'])} "
+                    f"({interval(100 * of['accuracy_low'], 100 * of['accuracy_high'])})"
+                    for of in (found.best_run, found.predicted)
+                ),
+            )
+        )
+    return Table(
+        caption=f"What the law predicts for {count(found.epochs, 'epoch')}: one new run, with its "
+        "95 % interval",
+        columns=(
+            Column("Quantity"),
+            Column("Unit"),
+            *numeric("Best run", "Recommended"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def predicted_table(findings: Findings, found: Recommendation) -> Table:
+    """Return the table of the first ten predicted combinations."""
+    shown = found.candidates.head(10)
+    return Table(
+        caption="The first ten by prediction, at the best run's levels of what does not enter the "
+        "law",
+        columns=(
+            *(Column(factor) for factor in VARIED),
+            Column("Energy", energy_unit("kJ", findings.source), numeric=True),
+            Column("Validation accuracy", numeric=True),
+            Column("Left out"),
+        ),
+        rows=tuple(
+            (
+                *(str(row[factor]) for factor in VARIED),
+                number(row["energy_j"] / 1000),
+                percent(row["accuracy"]),
+                str(row["left_out"]) or "no",
+            )
+            for row in shown.to_dict("records")
+        ),
+        folded=True,
     )
 
 

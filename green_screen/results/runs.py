@@ -31,6 +31,7 @@ RUN_METRICS: tuple[str, ...] = (
     names.STEADY_VALIDATION_IMAGES_PER_S,
     names.N_TRAIN_IMAGES,
     names.N_VALIDATION_IMAGES,
+    names.CHANCE_ACCURACY,
     names.SETUP_S,
     names.WARMUP_S,
     names.SETUP_ENERGY_J,

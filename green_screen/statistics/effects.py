@@ -47,6 +47,19 @@ def effects_table(
         reference's own row has ratio 1 and no interval; a ratio that these runs cannot estimate
         is NaN.
     """
+    rows, contrasts = level_contrasts(design, runs)
+    return _ratios(rows, contrasts, fitted, regression, alpha)
+
+
+def level_contrasts(
+    design: Design, runs: pd.DataFrame
+) -> tuple[list[dict[str, Any]], list[Matrix]]:
+    """Return each level with its reference, and the contrast of the coefficients between them.
+
+    Returns:
+        Rows with ``factor, within, level, reference, n_runs``, and for each the difference of the
+        marginal rows of the level and of the reference.
+    """
     rows: list[dict[str, Any]] = []
     contrasts: list[Matrix] = []
     for term in design.terms:
@@ -75,7 +88,7 @@ def effects_table(
                 shared = _shared_levels(design, factor, level, coding.reference, runs)
                 start = design.marginal_row({**fixed, factor: coding.reference}, shared)
                 contrasts.append(design.marginal_row({**fixed, factor: level}, shared) - start)
-    return _ratios(rows, contrasts, fitted, regression, alpha)
+    return rows, contrasts
 
 
 def simple_effects_table(

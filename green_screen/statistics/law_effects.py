@@ -11,7 +11,7 @@ import pandas as pd
 from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.space import FACTOR_NAMES, IMPLEMENTED, Space
-from green_screen.statistics.coding import sort_levels
+from green_screen.statistics.coding import Matrix, sort_levels
 from green_screen.statistics.law import HALF, LAW_FACTORS, common_task
 from green_screen.statistics.law_fit import TOLD, LawFit
 
@@ -85,6 +85,59 @@ def _having(runs: pd.DataFrame, levels: Mapping[str, str]) -> int:
     """Return how many runs have all of these levels."""
     having = [(runs[EFFECTIVE + factor] == level).to_numpy() for factor, level in levels.items()]
     return int(np.logical_and.reduce(having).sum())
+
+
+def marginal_ratios(
+    fit: LawFit, runs: pd.DataFrame, reference: Mapping[str, str], alpha: float
+) -> pd.DataFrame:
+    """Return one ratio a level on the energy of an image, the other factors averaged.
+
+    The mean, on the log scale, over all combinations of the other factors' levels; of `precision`
+    and `internal` over those of the other one that occur with the level and with the reference.
+
+    Returns:
+        Columns ``factor, level, ratio, ci_low, ci_high``, for batch size and the factors of the
+        law; without the references.
+    """
+    factors = ("batch_size", *LAW_FACTORS)
+    seen = {f: sort_levels(f, set(runs[EFFECTIVE + f])) for f in factors}
+    together = {
+        (str(a), str(b))
+        for a, b in zip(runs[EFFECTIVE + "precision"], runs[EFFECTIVE + "internal"], strict=True)
+    }
+    grid = pd.MultiIndex.from_product(list(seen.values()), names=factors).to_frame(index=False)
+    rows = fit.design.rows(
+        grid.add_prefix(EFFECTIVE).assign(**common_task(runs), campaign="", position=np.nan)
+    )
+    logs, slopes = fit.log_energy(rows), fit.gradient(rows)
+
+    def mean(inside: pd.Series[bool]) -> tuple[float, Matrix]:
+        at = inside.to_numpy()
+        return float(logs[at].mean()), slopes[at].mean(axis=0, keepdims=True)
+
+    found = []
+    for factor in factors:
+        for level in seen[factor]:
+            if level == reference[factor] or reference[factor] not in seen[factor]:
+                continue
+            shared = pd.Series(True, index=grid.index)
+            if factor in ("precision", "internal"):
+                other = "internal" if factor == "precision" else "precision"
+                both = [
+                    x
+                    for x in seen[other]
+                    if all(
+                        ((at, x) if factor == "precision" else (x, at)) in together
+                        for at in (level, reference[factor])
+                    )
+                ]
+                shared = grid[other].isin(both or [reference[other]])
+            value, row = mean(shared & (grid[factor] == level))
+            start, start_row = mean(shared & (grid[factor] == reference[factor]))
+            half = fit.t(alpha) * float(fit.standard_error(row - start_row)[0])
+            ends = np.exp(value - start + np.array([0.0, -half, half]))
+            found.append((factor, level, *ends))
+    return pd.DataFrame(found, columns=["factor", "level", "ratio", "ci_low", "ci_high"])
 
 
 def law_lines(

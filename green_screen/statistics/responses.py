@@ -131,6 +131,7 @@ def exclusion_reasons(
     positive: str,
     known: Sequence[str] = (),
     same: Sequence[str] = TRAINING,
+    measured: bool = True,
 ) -> pd.Series[str]:
     """Return for each run why it takes no part in a comparison; an empty text if it does.
 
@@ -139,6 +140,7 @@ def exclusion_reasons(
         positive: The metric that is compared: it must be there and above 0.
         known: Metrics that must be there too.
         same: Columns in which runs must agree to be compared; see :data:`COMPARABLE_RULE`.
+        measured: Whether an invalid measurement of the energy leaves a run out.
     """
     reason = pd.Series("", index=runs.index, dtype=object)
 
@@ -150,7 +152,8 @@ def exclusion_reasons(
     exclude(runs["status"] != "FINISHED", runs["status"].map("did not finish: {}".format))
     unlogged = (runs[[EFFECTIVE + factor for factor in FACTOR_NAMES]] == "").any(axis=1)
     exclude(unlogged, "effective configuration not logged")
-    exclude(runs["measurement_valid"].str.lower() == "false", "measurement invalid")
+    if measured:
+        exclude(runs["measurement_valid"].str.lower() == "false", "measurement invalid")
     for metric in (positive, *known):
         exclude(runs[metric].isna(), f"{metric} missing")
     exclude(~(np.isfinite(runs[positive]) & (runs[positive] > 0)), f"{positive} not positive")

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import yaml
+from numpy.typing import NDArray
 
 from green_screen import names
 from green_screen.data.data import ImageDataset, load_dataset
@@ -167,8 +169,14 @@ def log_data(dataset: ImageDataset, pipeline: Pipeline, model: Any, run: RunLogg
             names.N_PARAMETERS: quantization.n_parameters(model),
             names.N_TRAIN_IMAGES: pipeline.images_per_epoch,
             names.N_VALIDATION_IMAGES: pipeline.n_validation,
+            names.CHANCE_ACCURACY: chance_accuracy(dataset.labels[pipeline.split.validation]),
         }
     )
+
+
+def chance_accuracy(labels: NDArray[np.int64]) -> float:
+    """Return the accuracy of a network that always answers with the most frequent class."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def compiled_model(

@@ -222,7 +222,7 @@ def test_final_runs_of_the_same_plan_are_used_again(
     subject = read_subject(AnalyzeOptions(sweep=result.findings.campaign_run_id))
     selection = result.findings.selection
     options = AnalyzeOptions(final_repeats=3)
-    plan = final_plan(subject, selection, options, TRAINER)
+    plan = final_plan(subject, selection, options, None, TRAINER)
     experiment = client.get_run(result.run_id).info.experiment_id
     parent = client.create_run(experiment, run_name="a second analysis").info.run_id
     client.set_tag(finals["run_id"].iloc[0], names.TAG_MEASUREMENT_VALID, "false")
@@ -232,7 +232,7 @@ def test_final_runs_of_the_same_plan_are_used_again(
     assert made.runs["campaign"].tolist() == [parent, parent, *[result.run_id] * 2, parent, parent]
     assert made.runs["pair"].tolist() == [0, 0, 1, 1, 2, 2]
     again = run_finals(plan, parent_run_id=parent, experiment_id=experiment, executor=executor)
-    assert again.reused == 6 and again.model_run_id == made.model_run_id
+    assert again.reused == 6 and again.models == made.models
     assert again.runs["run_id"].tolist() == made.runs["run_id"].tolist()
     # Longer ones are other work.
     longer = dataclasses.replace(plan, options=dataclasses.replace(plan.options, epochs=6))

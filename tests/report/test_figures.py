@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import matplotlib as mpl
@@ -9,17 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.text import Text
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import epochs
 from traces import BOARD, TRAINING_W, run_trace
 
 from green_screen import names
+from green_screen.decision.final import ROLES
 from green_screen.decision.selection import select
 from green_screen.measurement.trace_file import read_trace, write_trace
-from green_screen.report import figures, figures_runs, gallery, style
+from green_screen.report import figure_plane, figures, figures_runs, gallery, style
 from green_screen.report.figure_trace import RunPower, epoch_power
+from green_screen.space import Space
 from green_screen.statistics.effects import EFFECT_COLUMNS
+from green_screen.statistics.law import LAW_FACTORS
+from green_screen.statistics.plane import PLANE_COLUMNS
 
 METRIC = names.ENERGY_PER_EPOCH_J
 
@@ -99,7 +105,7 @@ def test_no_text_is_small_and_none_is_cut_off(runs: pd.DataFrame) -> None:
     label = figures.axis_label("energy per epoch", "J", names.SOURCE_POWER)
     # Levels that no space lists, as imported runs have them: a strip with many shades.
     many = runs.assign(effective_batch_size=[str(8 + i % 9) for i in range(len(runs))])
-    chosen = runs[runs["kind"] == names.KIND_RUN]
+    thirds = [runs.iloc[i : i + 3] for i in (0, 3, 6)]
     residuals = pd.DataFrame({"fitted": [1.0, 9.0], "observed": [2.0, 8.0], "residual": [0.7, 0.1]})
     drawings = (
         figures.energy_by_level(many, METRIC, label),
@@ -110,7 +116,8 @@ def test_no_text_is_small_and_none_is_cut_off(runs: pd.DataFrame) -> None:
         figures_runs.curves(history, traces),
         figures_runs.drift(runs[runs["kind"] == names.KIND_BASELINE], METRIC, label),
         figures_runs.fit(residuals.assign(position=[0, 1]), "energy per epoch (J)"),
-        figures_runs.final_comparison(chosen.head(3), chosen.tail(3), METRIC, label),
+        figures_runs.final_comparison(dict(zip(ROLES, thirds, strict=True)), METRIC, label),
+        figure_plane.level_plane(crowded_plane()),
     )
     for draw in drawings:
         for width_in in (style.WIDE_IN, style.NARROW_IN):
@@ -124,6 +131,50 @@ def test_no_text_is_small_and_none_is_cut_off(runs: pd.DataFrame) -> None:
             box = figure.get_tightbbox()
             assert box.x0 >= 0 and box.y0 >= 0, (draw, width_in)
             assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight(), draw
+
+
+def crowded_plane() -> pd.DataFrame:
+    """Return a plane of all levels, each of which acts."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for factor, levels in Space.load().levels.items():
+        nests = ("optimizer=SGD", "optimizer=RMSProp") if factor == "optimizer_momentum" else ("",)
+        for level, within in itertools.product(levels[1:], nests):
+            spread = 0.15 if factor in ("batch_size", *LAW_FACTORS) else 0.0
+            ratio, points = float(np.exp(rng.normal(0.0, spread))), rng.normal(0.0, 2.0)
+            ends = (ratio * 0.95 ** bool(spread), ratio * 1.05 ** bool(spread))
+            rows.append((factor, within, str(level), "x", ratio, *ends, points))
+    table = pd.DataFrame(rows, columns=PLANE_COLUMNS[:8])
+    return table.assign(
+        points_low=table["points"] - 0.6, points_high=table["points"] + 0.6, verdict="paid for"
+    )
+
+
+def names_in(figure: Figure) -> list[Annotation]:
+    return [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+
+
+def test_the_plane_names_the_levels_that_act_and_no_name_lies_on_another() -> None:
+    plane = crowded_plane()
+    acts = np.arange(len(plane)) % 3 > 0
+    some = plane.assign(verdict=np.where(acts, "paid for", "nothing is shown"))
+    with mpl.rc_context(style._RC):
+        figure = figure_plane.level_plane(some)(style.WIDE_IN)
+    shown = [text.get_text() for text in names_in(figure)]
+    assert len(shown) == acts.sum()
+    assert {"0.9 (RMSProp)", "mixed float16"} & set(shown)
+    assert f"nothing shown ({(~acts).sum()})" in texts(figure)
+    for corner in ("free, or a gain twice", "paid for", "a loss twice", "bought"):
+        assert corner in texts(figure)
+    with mpl.rc_context(style._RC):
+        crowded = figure_plane.level_plane(plane)(style.WIDE_IN)
+        crowded.draw_without_rendering()
+        boxes = [text.get_window_extent().padded(-2) for text in names_in(crowded)]
+    assert len(boxes) == len(plane) == 33
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[i + 1 :]), names_in(crowded)[i].get_text()
+    nothing = style.render("plane", "Plane", "", figure_plane.level_plane(plane.iloc[:0]))
+    assert "no level has both" in nothing.reason
 
 
 def test_runs_differ_by_marker_and_line_style(runs: pd.DataFrame) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from law_campaign import LawCampaign
 from simulated_campaign import SimulatedCampaign
 from simulated_findings import findings
 
-from green_screen.report.document import Table, Text
+from green_screen import names
+from green_screen.analysis import summary
+from green_screen.analysis.analyze import Analyzed
+from green_screen.decision.final import RECOMMENDED, compare
+from green_screen.report.accuracy import accuracy_section
+from green_screen.report.document import KeyFigures, Table, Text
 from green_screen.report.findings import Findings, headline
 from green_screen.report.html import to_html
 from green_screen.report.law import law_section
@@ -18,9 +24,11 @@ from green_screen.statistics.regression import fit_energy_model
 
 
 def found(**options: object) -> Findings:
-    """Return the findings of a campaign that a law governs."""
-    campaign = LawCampaign(seed=3, n_runs=60, **options)  # type: ignore[arg-type]
-    return findings(SimulatedCampaign(seed=3, n_runs=60), frame=campaign.frame(), pairs=2)
+    """Return the findings of a campaign that a law governs, and of three rounds of final runs."""
+    campaign = LawCampaign(seed=5, n_runs=60, **options)  # type: ignore[arg-type]
+    return findings(
+        SimulatedCampaign(seed=5, n_runs=60), frame=campaign.frame(), pairs=3, recommending=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +98,81 @@ def test_one_batch_size_has_controls_and_no_law() -> None:
     assert law.fit is None
     assert "one batch size" in " ".join(law.statements)
     assert "lr" in set(law.controls["term"])
+
+
+def test_the_headline_says_whether_the_recommended_one_beat_the_best_run(sound: Findings) -> None:
+    assert re.search(
+        r"The recommended configuration, which no run had tried, trains with \d\d % less energy "
+        r"than the best run \(95 % interval \d\d % to \d\d %\)",
+        headline(sound),
+    )
+    assert sound.final is not None and sound.recommendation is not None
+    runs = sound.final.runs.copy()
+    slow = runs["role"] == RECOMMENDED
+    runs.loc[slow, names.ENERGY_TOTAL_J] *= 2
+    worse = headline(dataclasses.replace(sound, final=compare(runs)))
+    assert re.search(r"which no run had tried, trains with \d\d % more energy than the best", worse)
+    runs.loc[slow, names.ENERGY_TOTAL_J] *= 0.4 / 0.28 / 2
+    same = headline(dataclasses.replace(sound, final=compare(runs)))
+    assert (
+        "The final runs show no difference in energy between the recommended configuration, which "
+        "no run had tried, and the best run"
+    ) in same
+    runs.loc[slow, "status"] = "FAILED"
+    failed = headline(dataclasses.replace(sound, final=compare(runs)))
+    assert "has no final runs whose energies can be compared with those of the best run" in failed
+
+
+def test_the_report_compares_three_and_says_what_was_predicted(sound: Findings) -> None:
+    result = next(s for s in write_report(sound).sections if s.anchor == "result")
+    tables = {block.caption: block for block in result.blocks if isinstance(block, Table)}
+    finals = [caption for caption in tables if caption.startswith("Final runs")]
+    assert [re.search(r", (.+ against .+):", caption)[1] for caption in finals] == [
+        "selected against baseline",
+        "recommended against selected",
+        "recommended against baseline",
+    ]
+    (figures,) = (block for block in result.blocks if isinstance(block, KeyFigures))
+    assert len(figures.figures) == 8
+    asked = next(t for caption, t in tables.items() if caption.startswith("The selected and the"))
+    assert [column.name for column in asked.columns][-2:] == ["Recommended", "Executed"]
+    predicted = next(t for caption, t in tables.items() if caption.startswith("What the law"))
+    assert [row[0] for row in predicted.rows] == [
+        "energy of the whole training",
+        "validation accuracy",
+    ]
+    text = " ".join(block.text for block in result.blocks if isinstance(block, Text))
+    assert "Recommended, and never run: the best run with " in text
+    assert "By the final runs the recommended configuration is the one to keep" in text
+    assert sound.recommendation is not None
+    none = dataclasses.replace(sound, recommendation=None, unrecommended="of no use")
+    assert "There is no recommendation: of no use." in str(write_report(none))
+
+
+def test_the_summary_names_the_recommended_one_or_says_why_there_is_none(sound: Findings) -> None:
+    def said(found: Findings) -> str:
+        lines = summary.lines(Analyzed(run_id="r", findings=found, report="r", model=None))
+        return " ".join(" ".join(lines).split())
+
+    assert re.search(
+        r"recommended, never run before: .*batch_size=.*; predicted [\d,]+ J", said(sound)
+    )
+    assert "recommended against selected: means over the pairs" in said(sound)
+    none = dataclasses.replace(sound, recommendation=None, unrecommended="of no use")
+    assert "there is no recommendation: of no use" in said(none)
+
+
+def test_what_levels_cost_in_accuracy_is_told_or_why_it_cannot_be(sound: Findings) -> None:
+    section = accuracy_section(sound)
+    assert sound.figures["plane"].png
+    plane, diverged = (block for block in section.blocks if isinstance(block, Table))
+    rows = {(row[0], row[1]): row for row in plane.rows}
+    assert len(rows) == len(sound.plane)
+    assert rows["lr", "0.00015"][2] == "1, by the law"
+    assert rows["batch_size", "128"][-1].startswith("paid for")
+    assert {row[1] for row in diverged.rows} >= {"float16", "Adam"}
+    short = dataclasses.replace(sound.accuracy, model=None, why="the training was too short")
+    (text, *_) = accuracy_section(dataclasses.replace(sound, accuracy=short)).blocks
+    assert text == Text(
+        "What a level costs in accuracy cannot be said: the training was too short."
+    )

@@ -19,6 +19,17 @@ LAW: dict[str, float] = {"step: a": 2.0, **RATIOS}
 # Nothing acts but the batch.
 NULL_LAW = {name: LAW[name] for name in ("step: a", "image: b", "overlap")}
 
+# Percentage points; levels left out do nothing.
+ACCURACY = {
+    "batch_size=64": -2.0,
+    "batch_size=128": -4.0,
+    "precision=float16": -1.5,
+    "augmentation=random": 3.0,
+    "lr=0.00015": -8.0,
+    "optimizer=AdamW": 2.0,
+}
+CHANCE = 0.1
+
 _IMAGES = 50_000
 _POWER_W = {"training": 300.0, "validation": 250.0}
 
@@ -34,6 +45,8 @@ class LawCampaign:
         law: Parameter -> its value, as in :data:`LAW`.
         violated: ``factor=level`` -> a ratio on everything, of what should not act.
         boards: Board -> its ratio; runs are dealt to them in turn.
+        accuracy: ``factor=level`` -> percentage points of accuracy above 60 %.
+        diverging: ``factor=level`` of two factors; runs that have both diverge.
     """
 
     seed: int = 0
@@ -42,6 +55,8 @@ class LawCampaign:
     law: dict[str, float] = field(default_factory=lambda: LAW)
     violated: dict[str, float] = field(default_factory=dict)
     boards: dict[str, float] = field(default_factory=lambda: {"Simulated GPU": 1.0})
+    accuracy: dict[str, float] = field(default_factory=lambda: ACCURACY)
+    diverging: tuple[str, ...] = ("precision=float16", "optimizer=Adam")
     epochs: int = 5
 
     def frame(self, campaign: str = "simulated") -> pd.DataFrame:
@@ -54,8 +69,7 @@ class LawCampaign:
         factor = np.exp(rng.normal(0.0, self.noise, len(runs)))
         factor *= runs["machine"].map(self.boards).to_numpy()
         for name, ratio in self.violated.items():
-            column, _, level = name.partition("=")
-            factor *= np.where(runs[EFFECTIVE + column] == level, ratio, 1.0)
+            factor *= np.where(_having(runs, name), ratio, 1.0)
         training = self.per_image(runs) * factor
         # The forward pass alone: a third of the joules, and a third of the launches.
         validation = self.per_image(runs, forward=True) * factor / 3.0
@@ -71,6 +85,9 @@ class LawCampaign:
         evaluation = np.where(integer, 8.0 * factor, validation) * n_test
         once = runs[names.SETUP_ENERGY_J] + warmup + runs[names.CONVERSION_ENERGY_J].fillna(0.0)
         total = once + evaluation + self.epochs * epoch
+        accuracy = self.true_accuracy(runs) + rng.normal(0.0, 0.005, len(runs))
+        diverged = np.logical_and.reduce([_having(runs, name) for name in self.diverging])
+        accuracy = np.where(diverged, CHANCE, accuracy)
         return runs.assign(
             **{
                 names.ENERGY_PER_1K_IMAGES_J: training * 1e3,
@@ -84,11 +101,20 @@ class LawCampaign:
                 names.WARMUP_ENERGY_J: warmup,
                 names.WARMUP_S: warmup / 120.0,
                 names.SETUP_S: runs[names.SETUP_ENERGY_J] / 100.0,
+                names.CHANCE_ACCURACY: CHANCE,
+                names.VAL_ACCURACY: accuracy,
+                names.TEST_ACCURACY: accuracy + rng.normal(0.0, 0.005, len(runs)),
+                "diverged": diverged,
                 names.ENERGY_TOTAL_J: total,
                 names.DURATION_S: total / 280.0,
                 names.EMISSIONS_TOTAL_KG_CO2EQ: total / 3.6e6 * 0.4,
             }
         )
+
+    def true_accuracy(self, runs: pd.DataFrame) -> np.ndarray:
+        """Return the accuracy that each run has without noise, if it does not diverge."""
+        points = [np.where(_having(runs, name), of, 0.0) for name, of in self.accuracy.items()]
+        return 0.6 + np.sum(points, axis=0) / 100.0
 
     def per_image(self, runs: pd.DataFrame, *, forward: bool = False) -> np.ndarray:
         """Return the true joules per image of each run, on the average board."""
@@ -107,3 +133,9 @@ class LawCampaign:
         step, image, _ = design.sizes
         found = [np.log(self.law.get(name, 1.0)) for name in design.names()]
         return np.array(found), step + image + 1
+
+
+def _having(runs: pd.DataFrame, name: str) -> np.ndarray:
+    """Return which runs have the level that ``factor=level`` names."""
+    factor, _, level = name.partition("=")
+    return (runs[EFFECTIVE + factor] == level).to_numpy()

@@ -213,6 +213,8 @@ class SimulatedCampaign:
             names.WARMUP_ENERGY_J: warmup,
             **conversion,
             names.EVALUATION_ENERGY_J: 100.0,
+            names.N_VALIDATION_IMAGES: 10_000.0,
+            names.CHANCE_ACCURACY: 0.01,
             names.ENERGY_TOTAL_J: total,
             names.ENERGY_TOTAL_NET_J: total * 0.5,
             names.DURATION_S: total / 150.0,

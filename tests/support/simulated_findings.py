@@ -12,12 +12,21 @@ from simulated_campaign import SimulatedCampaign
 
 from green_screen import names
 from green_screen.decision import tradeoff
-from green_screen.decision.final import BASELINE, QUANTITIES, SELECTED, FinalComparison, compare
+from green_screen.decision.final import (
+    BASELINE,
+    QUANTITIES,
+    RECOMMENDED,
+    SELECTED,
+    FinalComparison,
+    compare,
+)
+from green_screen.decision.recommendation import recommend
 from green_screen.decision.selection import Selection, SelectionError, select
 from green_screen.report import gallery
 from green_screen.report.findings import Findings
 from green_screen.results.runs import EPOCH_METRICS
 from green_screen.results.subject import baseline_config
+from green_screen.statistics.accuracy import analyze_accuracy
 from green_screen.statistics.law_analysis import analyze_law
 from green_screen.statistics.regression import fit_energy_model
 
@@ -28,11 +37,13 @@ def findings(
     pairs: int = 5,
     response: str = "epoch",
     frame: pd.DataFrame | None = None,
+    recommending: bool = False,
     **changes: Any,
 ) -> Findings:
-    """Return what is found in a campaign, with so many pairs of simulated final runs.
+    """Return what is found in a campaign, with so many rounds of simulated final runs.
 
-    A `frame` takes the place of the campaign's own table of runs.
+    A `frame` takes the place of the campaign's own table of runs. Where something is recommended,
+    its final runs take 0.7 of what the selected configuration's do.
     """
     runs = campaign.frame() if frame is None else frame
     analysis = fit_energy_model(runs, response=response, permutations=20, cv_repeats=2, trees=10)
@@ -43,9 +54,14 @@ def findings(
         selection = select(runs)
     except SelectionError as error:
         problems = (str(error),)
-    final = None
+    final, recommendation, unrecommended = None, None, ""
+    if selection is not None and recommending:
+        recommendation, unrecommended = recommend(runs, law, analyze_accuracy(runs), selection)
     if selection is not None and pairs:
-        final = compare(final_runs(runs, selection.run_id, pairs))
+        ratios = {SELECTED: 0.4} if selection.config != baseline_config(runs) else {}
+        if recommendation is not None:
+            ratios[RECOMMENDED] = 0.28
+        final = compare(final_runs(runs, selection.run_id, pairs, ratios=ratios))
     front = tradeoff.pareto_front(runs)
     target = float(runs.loc[runs["kind"] == names.KIND_BASELINE, names.VAL_ACCURACY].mean())
     reach = runs[runs[names.VAL_ACCURACY] >= target]
@@ -59,6 +75,9 @@ def findings(
         },
         analysis=analysis,
         law=law,
+        accuracy=analyze_accuracy(runs, names.TEST_ACCURACY),
+        recommendation=recommendation,
+        unrecommended=unrecommended,
         baseline=baseline_config(runs),
         selection=selection,
         final=final,
@@ -75,6 +94,7 @@ def findings(
     figures = gallery.draw_all(
         analysis,
         law,
+        found.plane,
         epochs=epochs(campaign, list(shown)),
         candidates=tradeoff.front_candidates(runs).runs,
         front=front,
@@ -108,21 +128,25 @@ def final_runs(
     ratio: float = 0.4,
     noise: float = 0.03,
     accuracy_gain: float = 0.02,
+    ratios: dict[str, float] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return final runs of a known energy ratio, with log-normal noise."""
+    """Return final runs of known energy ratios to the baseline, with log-normal noise.
+
+    The selected configuration's is `ratio` if there is nothing in `ratios`.
+    """
+    ratios = {SELECTED: ratio} if ratios is None else ratios
     rng = np.random.default_rng(seed)
     baseline = runs[runs["kind"] == names.KIND_BASELINE].iloc[0]
     chosen = runs[runs["run_id"] == selected].iloc[0]
     rows = []
     for pair in range(pairs):
-        for role, like in ((BASELINE, baseline), (SELECTED, chosen)):
-            row = like.copy()
-            factor = ratio if role == SELECTED else 1.0
+        for role, factor in {BASELINE: 1.0, **ratios}.items():
+            row = (baseline if role == BASELINE else chosen).copy()
             row["run_name"], row["role"], row["pair"] = f"final {pair + 1} {role}", role, pair
             for metric in QUANTITIES:
                 row[metric] = baseline[metric] * factor * np.exp(rng.normal(0.0, noise))
-            gain = accuracy_gain if role == SELECTED else 0.0
+            gain = 0.0 if role == BASELINE else accuracy_gain
             row[names.TEST_ACCURACY] = 0.6 + gain + rng.normal(0.0, 0.005)
             rows.append(row)
     return pd.DataFrame(rows).reset_index(drop=True)
