@@ -39,9 +39,10 @@ RULE = (
     "The best, by the rule of the selection on predicted energies and accuracies, of the "
     "configurations that no run has tried, whose levels and pair of precision and internal were "
     "each run, of whose pairs of precision, optimizer and learning rate none diverged in half of "
-    "its runs, and whose batch size, precision and internal did not fail together in all runs. It "
-    "must be predicted to be better than the best run by 1 %; of those within 1 % of the best, it "
-    "is the one that differs from the best run in the fewest factors."
+    "its runs, and whose batch size, precision and internal did not fail together in all runs. An "
+    "accuracy that is not shown to differ from the best run's (Scheffé's criterion) counts as the "
+    "same. It must be predicted to be better than the best run by 1 %; of those within 1 % of the "
+    "best, it is the one that differs from the best run in the fewest factors."
 )
 
 CANDIDATE_COLUMNS = (
@@ -116,17 +117,15 @@ def recommend(
     forecast = law.model.predict(table, epochs=epochs)
     energies = ["energy_j", "energy_low_j", "energy_high_j"]
     table = table.join(forecast[energies])
-    if accuracy.model is not None:
-        table = table.join(accuracy.model.predict(table[list(FACTOR_NAMES)]))
-    else:
-        table = table.assign(accuracy=np.nan, accuracy_low=np.nan, accuracy_high=np.nan)
-    table["score"] = score(table["accuracy"], table["energy_j"], selection.objective)
     table["n_changed"] = sum((table[f] != effective[f]).astype(int) for f in VARIED)
+    if not (table["n_changed"] == 0).any():
+        return None, "the best run has levels that the law does not tell"
+    at = int(np.argmin(table["n_changed"]))
+    table = _with_scores(table, accuracy, selection.objective, at)
     table["left_out"] = _left_out(table, runs, law.runs, energy_budget_j, min_accuracy)
-    same = table[(table["n_changed"] == 0) & table["score"].notna()]
-    if same.empty:
-        return None, "the best run has levels that the law, or the accuracies, do not tell"
-    best_run = same.iloc[0]
+    best_run = table.iloc[at]
+    if np.isnan(best_run["score"]):
+        return None, "the accuracy of the best run's levels cannot be predicted"
     eligible = table[table["left_out"] == ""]
     levels = (law.runs[REQUESTED + f].nunique() for f in FACTOR_NAMES if f not in VARIED)
     n_predicted = len(table) * math.prod(levels)
@@ -188,6 +187,21 @@ def _combinations(
             rows.append(effective)
             configs.append(config)
     return pd.DataFrame(rows, columns=list(FACTOR_NAMES)), configs
+
+
+def _with_scores(
+    table: pd.DataFrame, accuracy: AccuracyAnalysis, objective: str, best_run: int
+) -> pd.DataFrame:
+    """Add predicted accuracies and the score by which configurations are ordered."""
+    if accuracy.model is None:
+        unknown = table.assign(accuracy=np.nan, accuracy_low=np.nan, accuracy_high=np.nan)
+        return unknown.assign(score=score(unknown["accuracy"], unknown["energy_j"], objective))
+    levels = table[list(FACTOR_NAMES)]
+    table = table.join(accuracy.model.predict(levels))
+    # The best of many differences that are noise would be noise.
+    shown = accuracy.model.differs(levels, best_run) | table["accuracy"].isna()
+    counted = table["accuracy"].where(shown, table["accuracy"].iloc[best_run])
+    return table.assign(score=score(counted, table["energy_j"], objective))
 
 
 def _left_out(

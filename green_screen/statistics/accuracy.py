@@ -72,14 +72,35 @@ class AccuracyModel:
             Columns ``accuracy, accuracy_low, accuracy_high``, fractions; NaN where a level did not
             occur among the runs that learnt.
         """
-        rows = effective[list(FACTOR_NAMES)].add_prefix(EFFECTIVE)
-        # Of no block: an empty name would be that of the runs without a campaign.
-        matrix = self.design.matrix(rows.assign(machine=None, campaign=None))
+        matrix = self._matrix(effective)
         value = self.regression.predict(matrix)
         half = self.regression.half_width(matrix, self.alpha)
         ends = np.clip([value, value - half, value + half], 0.0, 1.0)
         names_of = ("accuracy", "accuracy_low", "accuracy_high")
         return pd.DataFrame(dict(zip(names_of, ends, strict=True)), index=effective.index)
+
+    def differs(self, effective: pd.DataFrame, from_this: int) -> npt.NDArray[np.bool_]:
+        """Return which configurations are shown to have another accuracy than one of them.
+
+        Scheffé's criterion (Biometrika 40, 1953), because they are many: where no level has an
+        effect, any of them is shown to differ with a probability of alpha at most.
+
+        Args:
+            effective: As in :meth:`predict`.
+            from_this: Place of the one.
+        """
+        matrix = self._matrix(effective)
+        contrasts = matrix - matrix[[from_this]]
+        known = contrasts[np.isfinite(contrasts).all(axis=1)]
+        rank, df = np.linalg.matrix_rank(known), self.regression.residual_df_
+        widest = np.sqrt(rank * stats.f.ppf(1 - self.alpha, rank, df)) if rank else np.inf
+        error = standard_error(self.regression, contrasts)
+        return np.asarray(np.abs(contrasts @ self.regression.coef_) > widest * error)
+
+    def _matrix(self, effective: pd.DataFrame) -> Matrix:
+        rows = effective[list(FACTOR_NAMES)].add_prefix(EFFECTIVE)
+        # Of no block: an empty name would be that of the runs without a campaign.
+        return self.design.matrix(rows.assign(machine=None, campaign=None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +217,9 @@ def _differences(
     stacked: Matrix = np.vstack(contrasts)
     is_reference = table["level"] == table["reference"]
     known = regression.estimable(stacked)
-    variance = ((stacked @ regression.gram_inverse_) * stacked).sum(axis=1)
-    t = stats.t.ppf(1 - alpha / 2, regression.residual_df_)
     points = 100 * stacked @ regression.coef_
-    half = 100 * t * np.sqrt(regression.residual_variance_ * np.clip(variance, 0.0, None))
+    t = stats.t.ppf(1 - alpha / 2, regression.residual_df_)
+    half = 100 * t * standard_error(regression, stacked)
     compared = known & ~is_reference.to_numpy()
     return table.assign(
         points=np.where(known, points, np.nan),
@@ -207,6 +227,12 @@ def _differences(
         ci_high=np.where(compared, points + half, np.nan),
         is_reference=is_reference,
     )[list(DIFFERENCE_COLUMNS)]
+
+
+def standard_error(regression: LeastSquares, contrasts: Matrix) -> Matrix:
+    """Return the standard errors of differences of means, one a row."""
+    variance = ((contrasts @ regression.gram_inverse_) * contrasts).sum(axis=1)
+    return np.asarray(np.sqrt(regression.residual_variance_ * np.clip(variance, 0.0, None)))
 
 
 def _diverged_shares(runs: pd.DataFrame, alpha: float) -> pd.DataFrame:

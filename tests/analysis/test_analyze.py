@@ -25,6 +25,7 @@ from green_screen.analysis.analyze import (
     chosen,
     final_plan,
     latest_options,
+    recommended,
 )
 from green_screen.decision.final_runs import read_finals, run_finals
 from green_screen.executors.local import LocalExecutor
@@ -33,6 +34,7 @@ from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.registry.registry import ModelCard
 from green_screen.report.document import Column, Table
 from green_screen.results.subject import read_subject
+from green_screen.statistics.law_analysis import analyze_law
 
 TRAINER = "final_trainer:train"
 
@@ -81,7 +83,9 @@ def finals(result: Analyzed) -> pd.DataFrame:
     """Return the final runs as a notebook finds them."""
     options = latest_options(result.findings.campaign_run_id)
     subject = read_subject(options)
-    return read_finals(final_plan(subject, result.findings.selection, options))
+    law = analyze_law(subject.runs)
+    recommendation, _ = recommended(subject.runs, law, result.findings.selection, options)
+    return read_finals(final_plan(subject, result.findings.selection, options, recommendation))
 
 
 def test_the_analysis_run_carries_report_figures_tables_and_headline(
@@ -103,6 +107,7 @@ def test_the_analysis_run_carries_report_figures_tables_and_headline(
     assert {names.REPORT_HTML, names.REPORT_PDF} <= listed("")
     assert {"forest.png", "pareto.svg", "final.png"} <= listed("figures")
     tables = {"runs.csv", "anova.csv", "effects.csv", "final_runs.csv", "energy_to_accuracy.csv"}
+    tables |= {"predicted_configurations.csv", "level_plane.csv", "level_divergences.csv"}
     assert tables <= listed("tables")
     report = Path(result.report).read_text(encoding="utf-8")
     assert report.startswith("<!DOCTYPE html>")
@@ -112,27 +117,38 @@ def test_the_analysis_run_carries_report_figures_tables_and_headline(
 def test_the_final_ratio_is_the_true_one(result: Analyzed) -> None:
     final = result.findings.final
     selection = result.findings.selection
-    truth = SimulatedCampaign().ratio(selection.config)
-    estimate = final.ratios[names.ENERGY_PER_EPOCH_J]
+    ratio = SimulatedCampaign().ratio
+    truth = ratio(selection.config)
+    estimate = final.saving.ratios[names.ENERGY_PER_EPOCH_J]
     assert estimate.pairs == 2 and estimate.value == pytest.approx(truth, rel=0.15)
+    # What is recommended was never run, and is better in truth.
+    recommendation = result.findings.recommendation
+    truth = ratio(recommendation.config) / truth
+    estimate = final.recommended.ratios[names.ENERGY_PER_EPOCH_J]
+    assert estimate.pairs == 2 and estimate.value == pytest.approx(truth, rel=0.15) and truth < 0.9
     metrics = MlflowClient().get_run(result.run_id).data.metrics
-    assert metrics[names.FINAL_ENERGY_RATIO] == pytest.approx(final.energy_ratio.value)
+    assert metrics[names.FINAL_ENERGY_RATIO] == pytest.approx(final.saving.energy_ratio.value)
+    found = final.recommended.energy_ratio
+    assert metrics[names.RECOMMENDED_ENERGY_RATIO] == pytest.approx(found.value)
+    assert metrics[names.PREDICTED_ENERGY_J] == pytest.approx(recommendation.predicted["energy_j"])
 
 
-def test_the_final_runs_are_children_in_turns_and_one_logs_the_model(
+def test_the_final_runs_are_children_in_turns_and_what_may_be_kept_logs_its_model(
     result: Analyzed, finals: pd.DataFrame
 ) -> None:
     assert finals["run_name"].tolist() == [
         "final 1 baseline",
         "final 1 selected",
+        "final 1 recommended",
+        "final 2 recommended",
         "final 2 selected",
         "final 2 baseline",
     ]
     assert set(finals["campaign"]) == {result.run_id} and set(finals["kind"]) == {"final"}
-    assert finals["seed"].tolist() == [22, 22, 23, 23]
+    assert finals["seed"].tolist() == [22] * 3 + [23] * 3
     client = MlflowClient()
     models = [client.get_run(run_id).outputs.model_outputs for run_id in finals["run_id"]]
-    assert [len(logged) for logged in models] == [0, 1, 0, 0]
+    assert [len(logged) for logged in models] == [0, 1, 1, 0, 0, 0]
 
 
 def test_the_challenger_carries_its_figures_and_a_description(
@@ -141,7 +157,8 @@ def test_the_challenger_carries_its_figures_and_a_description(
     version = MlflowClient().get_model_version_by_alias(names.MODEL_NAME, names.CHALLENGER)
     assert version.version == result.model.version
     card = ModelCard.from_tags(version.tags)
-    selected = finals[finals["role"] == "selected"]
+    kept = result.findings.final.kept
+    selected = finals[finals["role"] == kept]
     assert card.energy_per_epoch_j == pytest.approx(selected[names.ENERGY_PER_EPOCH_J].mean())
     assert card.energy_per_1k_images_j == pytest.approx(
         selected[names.ENERGY_PER_1K_IMAGES_J].mean()
@@ -154,7 +171,10 @@ def test_the_challenger_carries_its_figures_and_a_description(
     assert card.measurement_valid and card.hardware == "Simulated GPU"
     assert version.run_id == card.source_run_id == selected["run_id"].iloc[0]
     assert "resnet50, trained for 5 epochs on synthetic" in version.description
-    assert f"- batch_size: {result.findings.selection.config.batch_size}" in version.description
+    found = result.findings
+    levels = (found.recommendation if kept == "recommended" else found.selection).effective
+    assert f"The {kept} configuration: " in version.description
+    assert "".join(f"- {factor}: {levels[factor]}\n" for factor in levels) in version.description
 
 
 def test_data_set_and_models_are_linked(result: Analyzed, campaign_id: str) -> None:
@@ -222,18 +242,28 @@ def test_final_runs_of_the_same_plan_are_used_again(
     subject = read_subject(AnalyzeOptions(sweep=result.findings.campaign_run_id))
     selection = result.findings.selection
     options = AnalyzeOptions(final_repeats=3)
-    plan = final_plan(subject, selection, options, None, TRAINER)
+    recommendation = result.findings.recommendation
+    plan = final_plan(subject, selection, options, recommendation, TRAINER)
     experiment = client.get_run(result.run_id).info.experiment_id
     parent = client.create_run(experiment, run_name="a second analysis").info.run_id
     client.set_tag(finals["run_id"].iloc[0], names.TAG_MEASUREMENT_VALID, "false")
     made = run_finals(plan, parent_run_id=parent, experiment_id=experiment, executor=executor)
     # Of the first pair one is invalid, so both are made again; the second is there, the third new.
-    assert made.reused == 2
-    assert made.runs["campaign"].tolist() == [parent, parent, *[result.run_id] * 2, parent, parent]
-    assert made.runs["pair"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert made.reused == 3
+    by = [*[parent] * 3, *[result.run_id] * 3, *[parent] * 3]
+    assert made.runs["campaign"].tolist() == by
+    assert made.runs["pair"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert set(made.models) == {"selected", "recommended"}
     again = run_finals(plan, parent_run_id=parent, experiment_id=experiment, executor=executor)
-    assert again.reused == 6 and again.models == made.models
+    assert again.reused == 9 and again.models == made.models
     assert again.runs["run_id"].tolist() == made.runs["run_id"].tolist()
+    # Where nothing is recommended any more, the others' runs of the same rounds are used.
+    two = dataclasses.replace(plan, recommended=None)
+    without = run_finals(two, parent_run_id=parent, experiment_id=experiment, executor=executor)
+    assert without.reused == 6
+    kept = again.runs[again.runs["role"] != "recommended"]
+    assert without.runs["run_id"].tolist() == kept["run_id"].tolist()
+    assert without.models == {"selected": made.models["selected"]}
     # Longer ones are other work.
     longer = dataclasses.replace(plan, options=dataclasses.replace(plan.options, epochs=6))
     assert read_finals(longer).empty

@@ -134,3 +134,22 @@ def test_without_the_law_the_plane_takes_the_log_linear_ratios(runs: pd.DataFram
     (row,) = level_plane(law, effects, accuracy, by_law=False).to_dict("records")
     assert (row["level"], row["ratio"]) == ("0.0008", 0.9)
     assert row["verdict"].startswith("free")
+
+
+def test_differences_that_are_noise_are_not_shown() -> None:
+    shown = []
+    for seed in range(20):
+        # Accuracies of a simulated campaign do not depend on any level.
+        runs = SimulatedCampaign(seed=seed, n_runs=60).frame()
+        model = analyze_accuracy(runs).model
+        assert model is not None
+        levels = runs[[EFFECTIVE + f for f in FACTOR_NAMES]].set_axis(list(FACTOR_NAMES), axis=1)
+        shown.append(model.differs(levels, 0).any())
+    # Binomial(20, 0.05): more than 4 with a probability of 0.3 %.
+    assert np.sum(shown) <= 4
+    known = LawCampaign(seed=1, n_runs=100).frame()
+    model = analyze_accuracy(known).model
+    assert model is not None
+    levels = known[[EFFECTIVE + f for f in FACTOR_NAMES]].set_axis(list(FACTOR_NAMES), axis=1)
+    pair = pd.concat([levels.iloc[[0]], levels.iloc[[0]].assign(lr="0.00015")])
+    assert model.differs(pair, 0).tolist() == [False, True]

@@ -213,6 +213,7 @@ class SimulatedCampaign:
             names.WARMUP_ENERGY_J: warmup,
             **conversion,
             names.EVALUATION_ENERGY_J: 100.0,
+            names.N_TRAIN_IMAGES: images,
             names.N_VALIDATION_IMAGES: 10_000.0,
             names.CHANCE_ACCURACY: 0.01,
             names.ENERGY_TOTAL_J: total,
