@@ -18,6 +18,7 @@ from simulated_findings import comparison
 from entrypoints import analyze as analyze_entry
 from entrypoints import promote as promote_entry
 from green_screen import names, tracking
+from green_screen.decision.final import SELECTED
 from green_screen.options import OptionError, PromoteOptions
 from green_screen.registry import registry
 from green_screen.registry.promotion import gate, promote
@@ -128,7 +129,7 @@ def test_the_data_of_a_version_do_not_depend_on_the_run_that_kept_its_model(
         ids.append(run.info.run_id)
     final = dataclasses.replace(final, runs=final.runs.assign(run_id=ids))
     campaign = SimpleNamespace(campaign="a campaign", campaign_run_id="c" * 32)
-    cards = [model_card(campaign, final, run_id) for run_id in (ids[1], ids[3])]
+    cards = [model_card(campaign, final, SELECTED, run_id) for run_id in (ids[1], ids[3])]
     assert [card.dataset for card in cards] == ["synthetic seed 0 drew"] * 2
 
 
