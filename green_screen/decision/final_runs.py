@@ -215,8 +215,7 @@ def run_finals(
     """
     made = _made(plan)
     configs = [config for *_, config in plan.turns()]
-    there = list(made.values())
-    with CampaignProgress(configs, there, executor.slots, executor.boards) as progress:
+    with CampaignProgress(configs, made, executor.slots, executor.boards) as progress:
         if made:
             progress.say(f"{len(made)} of {plan.runs} final runs were made before: used again")
         maker = _Maker(plan, parent_run_id, experiment_id, progress, made)

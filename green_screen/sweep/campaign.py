@@ -93,7 +93,9 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
         done = resume.take_over(design.parent) if design.parent else resume.Done()
         apart = log_design(design, parent)
         planned = [run.config for run in design.plan.runs]
-        with CampaignProgress(planned, done.all(), executor.slots, executor.boards) as progress:
+        with CampaignProgress(
+            planned, done.finished, executor.slots, executor.boards, failed=done.failed
+        ) as progress:
             progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
             if left_out:
                 progress.say(left_out)

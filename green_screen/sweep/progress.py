@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mlflow.entities import Run
 from rich.console import Console
@@ -73,22 +73,22 @@ class CampaignProgress:
     def __init__(
         self,
         planned: Sequence[TrainingConfig],
-        done: Iterable[Run],
+        finished: Mapping[int, Run],
         slots: int,
         boards: Sequence[Board] = (),
         console: Console | None = None,
+        failed: Iterable[Run] = (),
     ) -> None:
         """Begin with what earlier attempts did.
 
         Args:
             planned: The configurations of all runs of the campaign, by their positions.
-            done: The runs that have ended; those that did not finish are done again.
+            finished: Position -> the run that has finished there.
             slots: How many run at once.
             boards: The GPUs that they run on, as far as they are on this host.
             console: Where to show it; the default is standard output.
+            failed: Runs that have ended and are done again.
         """
-        ended = list(done)
-        finished = [run for run in ended if run.info.status == "FINISHED"]
         self._console = console or Console(
             soft_wrap=True, highlight=False, force_terminal=can_be_live(sys.stdout)
         )
@@ -98,8 +98,8 @@ class CampaignProgress:
         self._planned = len(planned)
         self._boards = boards
         self._ended = len(finished)
-        self._energy = EnergyTally(ended)
-        took = {int(run.data.tags[names.TAG_POSITION]): run_seconds(run) for run in finished}
+        self._energy = EnergyTally([*finished.values(), *failed])
+        took = {position: run_seconds(run) for position, run in finished.items()}
         self._forecast = Forecast(
             slots,
             [config for position, config in enumerate(planned) if position not in took],

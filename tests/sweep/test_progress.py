@@ -63,7 +63,7 @@ def shown(terminal: bool, slots: int = 1) -> str:
     """
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=160, soft_wrap=True)
-    before = [ended(0).run, ended(1, energy_j=math.nan).run]
+    before = {0: ended(0).run, 1: ended(1, energy_j=math.nan).run}
     with CampaignProgress([BASELINE] * 10, before, slots, local_boards(), console) as progress:
         progress.started(job(2), "002 lr=0.01 [bold]")
         progress.ended(ended(2))
@@ -116,7 +116,7 @@ def test_no_line_is_wider_than_the_terminal(
     console = Console(
         file=file, force_terminal=terminal, width=width, soft_wrap=True, highlight=False
     )
-    before = [ended(0).run, ended(1, energy_j=math.nan).run]
+    before = {0: ended(0).run, 1: ended(1, energy_j=math.nan).run}
     boards = [SimulatedBoard(curve=Constant(420.0)) for _ in range(slots)]
     with (
         simulated(Simulation(boards=boards)),
@@ -177,7 +177,7 @@ def test_the_first_run_s_epochs_tell_the_time_left(
     console = Console(file=file, soft_wrap=True)
     with tracking.open_run() as run:
         first = dataclasses.replace(job(0), run_id=run.run_id, options=TrainOptions(epochs=5))
-        with CampaignProgress([BASELINE] * 4, [], 1, (), console) as progress:
+        with CampaignProgress([BASELINE] * 4, {}, 1, (), console) as progress:
             progress.started(first, "000 baseline")
             clock.now_s += 30
             run.metrics({names.EPOCH_TIME_S: 20.0}, step=0)
