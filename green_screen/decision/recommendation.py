@@ -33,6 +33,7 @@ MIN_GAIN = 0.01
 
 # Numbers overflow by what they are kept in, and by how far a step goes.
 _NUMERICS = ("precision", "optimizer", "lr")
+_RUN = "it was run"
 _MIN_DIVERGED = 2  # runs that share a pair of levels, before it counts as one that diverges
 
 RULE = (
@@ -220,7 +221,7 @@ def _left_out(
 
     asked = runs[(runs[[EFFECTIVE + f for f in FACTOR_NAMES]] != "").all(axis=1)]
     tried = configurations(table.add_prefix(EFFECTIVE)).isin(configurations(asked))
-    exclude(tried, "it was run")
+    exclude(tried, _RUN)
     exclude(~_among(table, used, ("precision", "internal")), "precision with internal never run")
     exclude(~_among(table, used, ("optimizer", MOMENTUM)), "momentum with optimizer never run")
     failed = asked[(asked["status"] != "FINISHED") & (asked["status"] != "RUNNING")]
@@ -263,6 +264,8 @@ def _nothing_better(table: pd.DataFrame, eligible: pd.DataFrame, n_predicted: in
             f"the best run by {100 * MIN_GAIN:g} % or more"
         )
     reasons = table["left_out"].value_counts()
+    if list(reasons.index) == [_RUN]:
+        return "every combination of the levels that enter the law was run"
     counted = "; ".join(f"{n}: {why}" for why, n in reasons.items())
     return (
         f"no configuration is left to recommend, of {len(table)} combinations of the levels that "
