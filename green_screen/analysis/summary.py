@@ -32,7 +32,7 @@ def lines(result: Analyzed) -> Iterator[str]:
         yield from _recommendation(findings)
         yield ""
         if findings.final is not None:
-            found = list(final_tables(findings.final))
+            found = [table for table in final_tables(findings.final) if not table.folded]
         else:
             found = [candidates_table(findings.selection, findings.source)]
         for table in found:

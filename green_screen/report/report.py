@@ -137,9 +137,9 @@ def _recommendation(findings: Findings) -> list[Block]:
     kept = ""
     if findings.final is not None and RECOMMENDED in findings.final.roles:
         kept = (
-            f" By the final runs the {findings.final.kept} configuration is the one to keep: the "
-            "recommended one if the whole interval of its energy lies below the best run's, at a "
-            "test accuracy that is not shown to be lower."
+            f" By the final runs the {findings.final.kept} configuration is kept: the recommended "
+            "one is if the whole interval of its energy lies below the best run's, at a test "
+            "accuracy that is not shown to be lower, and else the best run."
         )
     return [
         Text(

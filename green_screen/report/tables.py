@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 
 from green_screen import names
-from green_screen.decision.final import QUANTITIES, Contrast, FinalComparison
+from green_screen.decision.final import (
+    BASELINE,
+    QUANTITIES,
+    RECOMMENDED,
+    Contrast,
+    FinalComparison,
+)
 from green_screen.decision.recommendation import VARIED, Recommendation
 from green_screen.decision.selection import Selection
 from green_screen.decision.tradeoff import reaching
@@ -78,6 +84,8 @@ def _contrast_table(final: FinalComparison, contrast: Contrast) -> Table:
         ),
         rows=tuple(rows),
         marked=frozenset({list(QUANTITIES).index(final.energy_metric)}),
+        # What follows from the other two.
+        folded=(role, reference) == (RECOMMENDED, BASELINE) and len(final.contrasts) > 1,
     )
 
 
@@ -112,14 +120,14 @@ def configuration_table(findings: Findings, selection: Selection) -> Table:
     found = findings.recommendation
     base = findings.baseline.as_params()
     requested = selection.config.as_params()
-    more = [] if found is None else [found.config.as_params(), found.effective]
+    more = [] if found is None else [found.effective]
     for index, name in enumerate(FACTOR_NAMES):
         asked = [requested[name], selection.effective[name], *(levels[name] for levels in more)]
         rows.append((name, base[name], *asked))
         if base[name] != requested[name] or (more and more[0][name] != base[name]):
             marked.add(index)
     both = "" if found is None else " and the recommended"
-    recommended = () if found is None else (Column("Recommended"), Column("Executed"))
+    recommended = () if found is None else (Column("Recommended"),)
     return Table(
         caption=f"The selected{both} configuration; factors that differ from the baseline are "
         "emphasised",

@@ -135,7 +135,7 @@ def test_the_report_compares_three_and_says_what_was_predicted(sound: Findings) 
     (figures,) = (block for block in result.blocks if isinstance(block, KeyFigures))
     assert len(figures.figures) == 8
     asked = next(t for caption, t in tables.items() if caption.startswith("The selected and the"))
-    assert [column.name for column in asked.columns][-2:] == ["Recommended", "Executed"]
+    assert [column.name for column in asked.columns][-2:] == ["Executed", "Recommended"]
     predicted = next(t for caption, t in tables.items() if caption.startswith("What the law"))
     assert [row[0] for row in predicted.rows] == [
         "energy of the whole training",
@@ -143,7 +143,7 @@ def test_the_report_compares_three_and_says_what_was_predicted(sound: Findings) 
     ]
     text = " ".join(block.text for block in result.blocks if isinstance(block, Text))
     assert "Recommended, and never run: the best run with " in text
-    assert "By the final runs the recommended configuration is the one to keep" in text
+    assert "By the final runs the recommended configuration is kept" in text
     assert sound.recommendation is not None
     none = dataclasses.replace(sound, recommendation=None, unrecommended="of no use")
     assert "There is no recommendation: of no use." in str(write_report(none))
@@ -158,6 +158,7 @@ def test_the_summary_names_the_recommended_one_or_says_why_there_is_none(sound: 
         r"recommended, never run before: .*batch_size=.*; predicted [\d,]+ J", said(sound)
     )
     assert "recommended against selected: means over the pairs" in said(sound)
+    assert "recommended against baseline" not in said(sound)
     none = dataclasses.replace(sound, recommendation=None, unrecommended="of no use")
     assert "there is no recommendation: of no use" in said(none)
 
