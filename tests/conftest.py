@@ -40,13 +40,13 @@ SLOW = [
         "sweep/test_faults_of_children.py",
         "sweep/test_faults_of_the_parent.py",
         "sweep/test_faults_of_the_output.py",
+        "test_wheel.py",
+        "test_no_telemetry.py",
         "executors/test_local.py",
         "training/test_checkpoint.py",
         "training/test_serving.py",
         "power/test_energy_accuracy.py",
         "test_readme_examples.py",
-        "test_wheel.py",
-        "test_no_telemetry.py",
     )
 ]
 LONG = [

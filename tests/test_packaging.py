@@ -14,6 +14,7 @@ import yaml
 
 import green_screen
 from green_screen.command.experiment import COMMANDS
+from green_screen.command.extras import MODULES
 from green_screen.options import defaults, factor_defaults
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +76,15 @@ def test_the_experiment_is_pinned_exactly_and_the_meter_is_not() -> None:
         name, least = re.split(">=", requirement.split(",")[0])
         version = [int(part) for part in pins[name].split(".")]
         assert version >= [int(part) for part in least.split(".")], requirement
+
+
+def test_what_a_command_needs_is_what_its_extra_brings() -> None:
+    packages = {"sklearn": "scikit-learn", "fpdf": "fpdf2"}
+    for extra, modules in MODULES.items():
+        brought = {
+            re.split(r"[>=\[]", text)[0] for text in project()["optional-dependencies"][extra]
+        }
+        assert {packages.get(module, module.replace("_", "-")) for module in modules} <= brought
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
