@@ -98,6 +98,9 @@ CONTINUED_FROM_EPOCH = "continued_from_epoch"  # the first epoch of the last pro
 GAP_S = "gap_s"  # between them: from the last sign of life of one to the start of the next
 ENERGY_LOST_J = "energy_lost_j"  # beside the total: spent after a checkpoint, and done again
 LOST_S = "lost_s"  # the time of the same
+# Of a run that a halving search has not trained to its end (yet).
+TRAINED_ENERGY_J = "trained_energy_j"  # from set-up to its last epoch so far
+TRAINED_S = "trained_s"
 # Of a screening run, which measures a part of the training that is declared.
 SCREENING_ENERGY_J = "screening_energy_j"  # what it took itself, from set-up to the last window
 SCREENING_S = "screening_s"
@@ -131,6 +134,8 @@ COOLDOWN_POWER_W = "cooldown_power_w"
 
 # Metrics of a campaign's parent run.
 RUNS_FINISHED = "runs_finished"
+SEARCH_ENERGY_J = "search_energy_j"  # of a halving search: what all of its runs took
+SEARCH_FORECAST_FULL_J = "search_forecast_full_j"  # what full training of them all would have taken
 RUNS_FAILED = "runs_failed"  # in any attempt, those done again since included
 DESIGN_WORST_ASSOCIATION = "design_worst_association"  # Cramer's V of two factors, 0 to 1
 DESIGN_CONDITION_NUMBER = "design_condition_number"  # of the main effects; 1 is orthogonal
@@ -152,6 +157,9 @@ TAG_INVALID_REASON = "measurement_invalid_reason"
 TAG_INCOMPLETE = "measurement_incomplete"
 TAG_STARVED = "green_screen.starved"  # when it waited seconds for a CPU: a busy host, no doubt
 TAG_UNSTEADY = "green_screen.unsteady"  # which epochs the steady figures leave out, and why
+TAG_RUNG_EPOCHS = "green_screen.rung_epochs"  # so far a halving search trains the run for now
+TAG_EPOCHS_TRAINED = "green_screen.epochs_trained"  # so far it has come
+TAG_PRUNED = "green_screen.pruned"  # why the search does not go on with it
 TAG_CONTINUES = "green_screen.continues"  # run ids of the processes before, joined by commas
 TAG_FIRST_ON_MACHINE = "green_screen.first_on_machine"  # true: the driver had yet to make kernels
 TAG_UNCHECKED = "measurement_unchecked"  # which of the rules of validity could not be checked

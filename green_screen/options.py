@@ -88,9 +88,8 @@ class TrainOptions:
             self.min_window_s,
             "at least 0 seconds and finite",
         )
-        require(
-            self.protocol in ("full", "screening"), "protocol", self.protocol, "full or screening"
-        )
+        choices = self.__dataclass_fields__["protocol"].metadata["choices"]
+        require(self.protocol in choices, "protocol", self.protocol, " or ".join(choices))
         require(
             0 < self.max_window_s < math.inf,
             "max_window_s",
@@ -224,6 +223,13 @@ def read_config(options: TrainOptions, factor_texts: dict[str, str]) -> Training
 class SweepOptions(TrainOptions):
     """What a campaign takes beside what each of its trainings takes."""
 
+    protocol: str = option(
+        "full",
+        "full trains all epochs; screening measures steps once they are steady, forecasts the "
+        "energy of the training, and has no accuracy; halving trains all configurations for a few "
+        "epochs, the third with the best validation accuracy for more, and so on",
+        choices=("full", "screening", "halving"),
+    )
     n_runs: int = option(100, "configurations of a random or balanced design")
     design: str = option(
         "random",
@@ -305,6 +311,14 @@ class SweepOptions(TrainOptions):
             "grid_factors",
             self.grid_factors,
             f"different factors out of {', '.join(FACTOR_NAMES)}",
+        )
+        require(
+            self.protocol != "halving"
+            or (self.executor == "local" and self.design != "sequential" and not self.log_model),
+            "protocol",
+            self.protocol,
+            "another one with executor=ray (checkpoints are on the host that wrote them), with "
+            "design=sequential (which learns of energies alone) and with log_model=true",
         )
         require(
             self.ray_address is None or self.executor == "ray",

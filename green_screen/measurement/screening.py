@@ -15,18 +15,10 @@ from green_screen.measurement.forecast import (
 )
 from green_screen.measurement.run_measurement import RunMeasurement
 from green_screen.measurement.run_record import per_epoch
-from green_screen.measurement.summary import MeasurementSummary
+from green_screen.measurement.summary import MeasurementSummary, of_a_part
 from green_screen.power.reading import EnergyReading
 
 _NOT_TRAINED = "a screening measures a part of the training: see forecast_energy_j"
-# Of the whole training, which a screening does not run; its own have names of their own.
-_OF_THE_WHOLE = {
-    names.ENERGY_TOTAL_J: names.SCREENING_ENERGY_J,
-    names.DURATION_S: names.SCREENING_S,
-    names.ENERGY_TOTAL_NET_J: "",
-    names.SYSTEM_ENERGY_J: "",
-    names.EMISSIONS_TOTAL_KG_CO2EQ: "",
-}
 
 
 def screening_summary(
@@ -46,15 +38,11 @@ def screening_summary(
         images_per_epoch: Training images.
         validation_images: Validation images.
     """
-    summary = measurement.summary(images_per_epoch, validation_images)
-    metrics, missing = dict(summary.metrics), dict(summary.missing)
-    for whole, own in _OF_THE_WHOLE.items():
-        value, reason = metrics[whole], missing.get(whole, "")
-        metrics[whole], missing[whole] = math.nan, _NOT_TRAINED
-        if own:
-            metrics[own] = value
-            if math.isnan(value):
-                missing[own] = reason
+    whole = measurement.summary(images_per_epoch, validation_images)
+    summary = of_a_part(
+        whole, _NOT_TRAINED, energy=names.SCREENING_ENERGY_J, time=names.SCREENING_S
+    )
+    metrics, missing = summary.metrics, summary.missing
     blocks = measurement.steady_state.epochs
     energy, seconds = energy_spread(blocks), time_spread(blocks)
     epoch_j, epoch_s = per_epoch(blocks)

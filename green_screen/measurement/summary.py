@@ -162,6 +162,34 @@ def summarize(
     )
 
 
+def of_a_part(
+    summary: MeasurementSummary,
+    why: str,
+    *,
+    energy: str = names.TRAINED_ENERGY_J,
+    time: str = names.TRAINED_S,
+) -> MeasurementSummary:
+    """Return the summary of a run that is a part of the training: it has no totals.
+
+    Args:
+        summary: As if it were whole.
+        why: Why it has none.
+        energy: What its own energy is called.
+        time: The same of its time.
+    """
+    metrics, missing = dict(summary.metrics), dict(summary.missing)
+    own = {names.ENERGY_TOTAL_J: energy, names.DURATION_S: time}
+    without = (names.ENERGY_TOTAL_NET_J, names.SYSTEM_ENERGY_J, names.EMISSIONS_TOTAL_KG_CO2EQ)
+    for whole in (*own, *without):
+        value, reason = metrics[whole], missing.get(whole, "")
+        metrics[whole], missing[whole] = NAN, why
+        if whole in own:
+            metrics[own[whole]] = value
+            if math.isnan(value):
+                missing[own[whole]] = reason
+    return MeasurementSummary(metrics, summary.tags, missing)
+
+
 def _steady_figures(record: RunRecord, images_per_epoch: int | None) -> dict[str, Figure]:
     """Return the figures of the steady state."""
     steady = record.whole_steady

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,7 +100,7 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
             progress.say(f"campaign {parent.run_id}: {_name(design)}\n{apart}")
             if left_out:
                 progress.say(left_out)
-            campaign = Campaign(
+            campaign = _kind_of(design.options)(
                 design=design, parent=parent, done=done, trainer=trainer, progress=progress
             )
             try:
@@ -108,6 +109,14 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
                 resume.end_left(parent.run_id, design.experiment_id)
                 raise
     return parent.run_id
+
+
+def _kind_of(options: SweepOptions) -> type[Campaign]:
+    if options.protocol == "halving":
+        from green_screen.sweep.halving import HalvingCampaign
+
+        return HalvingCampaign
+    return Campaign
 
 
 def _name(design: Design) -> str:
@@ -151,29 +160,47 @@ class Campaign:
         Raises:
             CampaignError: No run finished, or too many failed.
         """
-        limit = self.design.options.max_failures
         # An attempt that was killed may have taken no note of its last run.
         self._count()
         missing = [position for position in self._plan if position not in self.done.finished]
+        self.do(executor, missing)
+        if self._enough() and self._finished < len(self._plan):
+            self.progress.say(f"enough is known of the energy law after {self._finished} runs")
+            self.parent.tags({names.TAG_RUNS_PLANNED: self._finished})
+        self.conclude()
+
+    def do(self, executor: Executor, positions: Sequence[int]) -> None:
+        """Do runs, unless there were too many failures."""
         try:
             run_jobs(
                 executor,
-                missing,
+                positions,
                 self.make_job,
                 on_end=self.note,
                 on_lost=self.note_lost,
                 on_poll=self.poll,
-                stop=lambda: self._enough() or (limit is not None and self.failures >= limit),
+                stop=lambda: self._enough() or self.failed,
                 choose=self._sequencer.next if self._sequencer else lambda waiting: waiting[0],
             )
         finally:
             self._summary.write()
-        if self._enough() and self._finished < len(self._plan):
-            self.progress.say(f"enough is known of the energy law after {self._finished} runs")
-            self.parent.tags({names.TAG_RUNS_PLANNED: self._finished})
+
+    @property
+    def failed(self) -> bool:
+        """Whether so many runs failed that no further one is started."""
+        limit = self.design.options.max_failures
+        return limit is not None and self.failures >= limit
+
+    def conclude(self) -> None:
+        """Say how it came out.
+
+        Raises:
+            CampaignError: No run finished, or too many failed.
+        """
         text = f"{self._finished} of {len(self._plan)} runs finished, {self.failures} failed"
         self.progress.say(text)
-        if limit is not None and self.failures >= limit:
+        if self.failed:
+            limit = self.design.options.max_failures
             raise CampaignError(f"{text}: stopped at max_failures={limit}")
         if not self._finished:
             raise CampaignError(f"{text}: there is nothing to analyze")
@@ -195,7 +222,7 @@ class Campaign:
             kind=planned.kind,
             config=planned.config,
             options=self._train_options,
-            run_id=tracking.create_child(self.parent.run_id, name, tags, self.design.experiment_id),
+            run_id=self.run_for(position, name, tags),
             tracking_uri=tracking.store_uri(),
             time_limit_s=options.time_limit_s,
             trainer=self.trainer,
@@ -203,6 +230,10 @@ class Campaign:
         )
         self.progress.started(job, name)
         return job
+
+    def run_for(self, position: int, name: str, tags: Mapping[str, object]) -> str:
+        """Return the run that a job logs to: a new one."""
+        return tracking.create_child(self.parent.run_id, name, tags, self.design.experiment_id)
 
     def _cooldown(self) -> Cooldown | None:
         options = self.design.options

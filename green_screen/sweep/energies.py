@@ -25,23 +25,22 @@ def used_j(run: Run) -> float:
     """
     metrics = run.data.metrics
     lost_j = metrics.get(names.ENERGY_LOST_J, 0.0)
-    total_j = metrics.get(names.ENERGY_TOTAL_J, math.nan) + (lost_j if math.isfinite(lost_j) else 0)
-    return metrics.get(names.SCREENING_ENERGY_J, total_j)
+    for name in (names.ENERGY_TOTAL_J, names.TRAINED_ENERGY_J, names.SCREENING_ENERGY_J):
+        if math.isfinite(used := metrics.get(name, math.nan)):
+            return used + (lost_j if math.isfinite(lost_j) else 0.0)
+    return math.nan
 
 
 class EnergyTally:
     """The sum of what runs used, as far as it is known.
 
-    Attributes:
-        joules: Of the runs whose energy is known; a lower bound for all.
-        n_known: How many those are.
-        n_estimated: How many of them were estimated and not measured.
+    A run that goes on later, as those of a halving search, is added again and counts once.
     """
 
     def __init__(self, runs: Iterable[Run] = ()) -> None:
         """Begin with `runs`."""
-        self.joules = 0.0
-        self.n_known = self.n_estimated = 0
+        self._known_j: dict[str, float] = {}
+        self._estimated: set[str] = set()
         self._unknown: set[str] = set()
         self._counted: set[str] = set()
         for run in runs:
@@ -51,18 +50,33 @@ class EnergyTally:
         """Add the energy of a run that ended."""
         joules = used_j(run)
         if math.isfinite(joules):
-            self.joules += joules
-            self.n_known += 1
-            self.n_estimated += run.data.tags.get(names.TAG_ENERGY_SOURCE) == names.SOURCE_ESTIMATE
+            self._known_j[run.info.run_id] = joules
+            if run.data.tags.get(names.TAG_ENERGY_SOURCE) == names.SOURCE_ESTIMATE:
+                self._estimated.add(run.info.run_id)
             if math.isfinite(run.data.metrics.get(names.ENERGY_LOST_J, 0.0)):
                 self._counted.update(run.data.tags.get(names.TAG_CONTINUES, "").split(", "))
         else:
             self._unknown.add(run.info.run_id)
 
     @property
+    def joules(self) -> float:
+        """The sum of the runs whose energy is known; a lower bound for all."""
+        return sum(self._known_j.values())
+
+    @property
+    def n_known(self) -> int:
+        """How many those are."""
+        return len(self._known_j)
+
+    @property
+    def n_estimated(self) -> int:
+        """How many of them were estimated and not measured."""
+        return len(self._estimated)
+
+    @property
     def n_unknown(self) -> int:
         """How many other runs there are, without those that a known one has gone on with."""
-        return len(self._unknown - self._counted)
+        return len(self._unknown - self._counted - set(self._known_j))
 
     def text(self) -> str:
         """Return the sum, such as ``at least 1.50 kJ (estimated, 2 runs unknown)``."""

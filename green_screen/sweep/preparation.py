@@ -49,7 +49,9 @@ def find_design(options: SweepOptions, trainer: str = TRAINER) -> Design:
         resume.check_not_running(parent, explicit=True)
         options = resume.options_of(parent, options)
     plan = make_plan(Space.load(options.config), options)
-    settings = option_params(resume.train_options(options))
+    # A run of a halving search is a full training that may be stopped: the campaign is another one.
+    trained = option_params(resume.train_options(options))
+    settings = {**trained, "protocol": options.protocol}
     # A configuration file counts by what is in it, and so in the plan; the others change no run.
     del settings["config"], settings["trace"], settings["checkpoint_every"]
     digest = plan.digest({**settings, "trainer": trainer})

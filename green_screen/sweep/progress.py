@@ -97,6 +97,7 @@ class CampaignProgress:
         self._columns = min(self._console.width, COLUMNS) if is_terminal else COLUMNS
         self._planned = len(planned)
         self._boards = boards
+        self._slots = slots
         self._ended = len(finished)
         self._energy = EnergyTally([*finished.values(), *failed])
         took = {position: run_seconds(run) for position, run in finished.items()}
@@ -130,6 +131,12 @@ class CampaignProgress:
         """Take the bar away; the lines stay."""
         self._bar.stop()
         self._lasting.__exit__(None, None, None)
+
+    def begin_rung(self, configs: Sequence[TrainingConfig]) -> None:
+        """Begin to count anew, with runs that go on."""
+        self._planned, self._ended = len(configs), 0
+        self._forecast = Forecast(self._slots, configs)
+        self._bar.update(self._task, total=self._planned, completed=0)
 
     def started(self, job: Job, name: str) -> None:
         """Take note of a start."""
@@ -226,13 +233,15 @@ class CampaignProgress:
 def _line(name: str, ended: Ended, columns: int) -> str:
     """Return the line of a finished run: its name, duration, energy and accuracy below others'.
 
-    A screening has a forecast instead of an accuracy.
+    A screening has a forecast instead of an accuracy, a run that may go on that of its validation.
     """
     metrics = ended.run.data.metrics
     accuracy = metrics.get(names.TEST_ACCURACY, math.nan)
     forecast_j = metrics.get(names.FORECAST_ENERGY_J, math.nan)
     percent = f"{100 * accuracy:.1f} %" if math.isfinite(accuracy) else "n/a"
     found = f"test accuracy {percent:>7}"
+    if names.TEST_ACCURACY not in metrics and names.VAL_ACCURACY in metrics:
+        found = f"validation {100 * metrics[names.VAL_ACCURACY]:>8.1f} %"
     if math.isfinite(forecast_j):
         found = f"forecast {energy(forecast_j):>12}"
     took, used = duration(ended.result.wall_s), EnergyTally([ended.run]).text()

@@ -166,7 +166,19 @@ def options_of(parent: Run, given: SweepOptions) -> SweepOptions:
 def train_options(options: SweepOptions) -> TrainOptions:
     """Return what each training of the campaign takes."""
     fields = dataclasses.fields(TrainOptions)
-    return TrainOptions(**{field.name: getattr(options, field.name) for field in fields})
+    values = {field.name: getattr(options, field.name) for field in fields}
+    if options.protocol == "halving":
+        values["protocol"] = "full"  # each run is one, as far as it comes
+    return TrainOptions(**values)
+
+
+def is_done(run: Run, campaign: Run) -> bool:
+    """Whether a run has finished, and does not wait for the next rung of a search."""
+    if run.info.status != "FINISHED" or campaign.data.params.get("protocol") != "halving":
+        return bool(run.info.status == "FINISHED")
+    tags = run.data.tags
+    whole = tags.get(names.TAG_EPOCHS_TRAINED) == campaign.data.params["epochs"]
+    return whole or names.TAG_PRUNED in tags
 
 
 def owner() -> str:

@@ -13,7 +13,7 @@ from green_screen.options import OptionError
 from green_screen.output import command_line
 from green_screen.sweep.energies import EnergyTally
 from green_screen.sweep.progress import duration, run_seconds
-from green_screen.sweep.resume import children_of
+from green_screen.sweep.resume import children_of, is_done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,9 @@ def read_status(sweep: str | None) -> CampaignStatus:
     failed: dict[str, Run] = {}
     energy = EnergyTally()
     for run in children_of(parent):
+        if run.info.status == "FINISHED" and not is_done(run, parent):
+            energy.add(run)
+            continue
         group = finished if run.info.status == "FINISHED" else failed
         if run.info.status in tracking.UNDER_WAY:
             group = under_way

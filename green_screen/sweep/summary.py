@@ -21,6 +21,8 @@ _TAGS = (
     names.TAG_MEASUREMENT_VALID,
     names.TAG_DIVERGED,
     names.TAG_OUT_OF_MEMORY,
+    names.TAG_EPOCHS_TRAINED,
+    names.TAG_PRUNED,
     names.TAG_FAILURE,
 )
 _METRICS = (
@@ -30,6 +32,7 @@ _METRICS = (
     names.ENERGY_PER_1K_IMAGES_J,
     names.ENERGY_TOTAL_J,
     names.DURATION_S,
+    names.TRAINED_ENERGY_J,
     names.SCREENING_ENERGY_J,
     names.FORECAST_ENERGY_J,
     names.RUN_OVERHEAD_S,
@@ -78,13 +81,16 @@ class Summary:
     def __init__(self, parent: RunLogger, runs: Iterable[Run] = ()) -> None:
         """Begin with the runs of earlier attempts, whose last may have missed the table."""
         self._parent = parent
-        self._lines = [_line(COLUMNS), *(_line(row(run)) for run in runs)]
+        self._lines = {run.info.run_id: _line(row(run)) for run in runs}
         self._not_before = 0.0
-        self._unwritten = len(self._lines) > 1
+        self._unwritten = bool(self._lines)
 
     def add(self, run: Run) -> None:
-        """Add a run that ended and write the table, unless it has just been written."""
-        self._lines.append(_line(row(run)))
+        """Add a run that ended and write the table, unless it has just been written.
+
+        One that has gone on since it was added stands in it as it is now.
+        """
+        self._lines[run.info.run_id] = _line(row(run))
         self._unwritten = True
         self.write_if_due()
 
@@ -99,7 +105,8 @@ class Summary:
             return
         started = time.monotonic()
         try:
-            self._parent.text("".join(self._lines), names.RUNS_SUMMARY_CSV)
+            text = "".join((_line(COLUMNS), *self._lines.values()))
+            self._parent.text(text, names.RUNS_SUMMARY_CSV)
             self._parent.flush(patience_s=1.0)
             self._unwritten = False
         except OSError as error:

@@ -72,6 +72,11 @@ def send(client: MlflowClient, run_id: str, record: Record, folder: Path | None)
                 client.log_batch(run_id, tags=tags[start : start + _MAX_TAGS])
             if model_id := record.get("model_id"):
                 client.set_logged_model_tags(model_id, record["tags"])
+        case "untag":
+            present = client.get_run(run_id).data.tags
+            for key in record["keys"]:
+                if key in present:
+                    client.delete_tag(run_id, key)
         case "artifact":
             path = Path(record["path"]) if folder is None else folder / record["path"]
             # The copy of a file that has been sent is deleted at once.

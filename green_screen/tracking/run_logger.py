@@ -6,7 +6,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,10 @@ class RunLogger:
         texts = {key: str(value)[:MAX_TAG_LENGTH] for key, value in tags.items()}
         record = {"op": "tags", "tags": texts}
         self._log({**record, "model_id": model.model_id} if model else record)
+
+    def untag(self, keys: Iterable[str]) -> None:
+        """Take tags away; those that the run does not have are none to take."""
+        self._log({"op": "untag", "keys": list(keys)})
 
     def missing(self, metrics: Mapping[str, float], reason: str) -> None:
         """Say why each NaN among `metrics` is missing, as a tag beside it.

@@ -241,6 +241,14 @@ def create_child(
     return str(run.info.run_id)
 
 
+def reopen(run_id: str, tags: Mapping[str, object]) -> None:
+    """Set a run that has finished to be under way again, with tags for what is to come."""
+    client = MlflowClient()
+    for key, value in tags.items():
+        patiently(functools.partial(client.set_tag, run_id, key, str(value)[:MAX_TAG_LENGTH]))
+    patiently(lambda: client.update_run(run_id, status="RUNNING"))
+
+
 def read_run(run_id: str, patience: float | None = None) -> Run:
     """Return a run with its latest metrics, parameters and tags."""
     check_store()

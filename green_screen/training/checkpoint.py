@@ -26,6 +26,7 @@ from green_screen import locks, names, tracking
 from green_screen.measurement.callback import SMICallback
 from green_screen.measurement.measured_json import from_json, to_json
 from green_screen.options import option_params
+from green_screen.training import places
 from green_screen.training.settings import execution_settings
 from green_screen.training.setup import Prepared
 from green_screen.training.spent import SpentNote
@@ -45,11 +46,6 @@ _NOT_THE_TRAINING = ("config", "trace", "log_model", "checkpoint_every")
 _KEPT_S = 30 * 24 * 3600.0
 
 
-def root() -> Path:
-    """Return the folder of all checkpoints of this host, beside the records under way."""
-    return tracking.spool_root() / "checkpoints"
-
-
 def state_of(model: Any) -> tf.train.Checkpoint:
     """Return all of a compiled network that training changes: steps and loss scale too."""
     return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
@@ -63,7 +59,7 @@ def checkpoints(training: Prepared) -> Iterator[Checkpoints]:
     """
     with ExitStack() as stack:
         kept = Checkpoints(training)
-        if training.options.checkpoint_every:
+        if training.options.checkpoint_every or names.TAG_RUNG_EPOCHS in training.run.opened_with:
             try:
                 folder = _own_folder(training, stack)
             except OSError as error:
@@ -71,15 +67,22 @@ def checkpoints(training: Prepared) -> Iterator[Checkpoints]:
             else:
                 kept.go_on_from(folder)
                 stack.enter_context(kept.note)
-                training.run.on_finished(lambda: shutil.rmtree(folder, ignore_errors=True))
+                if kept.to_the_end:
+                    training.run.on_finished(lambda: shutil.rmtree(folder, ignore_errors=True))
+        trained = int(training.run.opened_with.get(names.TAG_EPOCHS_TRAINED, 0))
+        if kept.first_epoch < trained:
+            raise RuntimeError(
+                f"the run has been trained for {trained} epochs, and their checkpoint is not in "
+                f"{places.root()}: its position has to begin anew"
+            )
         yield kept
 
 
 def _own_folder(training: Prepared, stack: ExitStack) -> Path:
     """Return the training's folder, which is nobody else's while the stack is open."""
-    folder = root() / _key(training)
+    folder = places.folder_of(training.run.place, _key(training))
     folder.mkdir(parents=True, exist_ok=True)
-    for other in root().iterdir():
+    for other in places.root().iterdir():
         if time.time() - other.stat().st_mtime > _KEPT_S:
             shutil.rmtree(other, ignore_errors=True)
     try:
@@ -91,12 +94,10 @@ def _own_folder(training: Prepared, stack: ExitStack) -> Path:
 
 
 def _key(training: Prepared) -> str:
-    """Return what tells the training from others: its place, and all that it is made by."""
+    """Return what tells the training from others of its place: all that it is made by."""
     options = option_params(training.options)
     facts = {
         "version": _VERSION,
-        # A campaign does one configuration several times.
-        "place": training.run.place,
         "config": training.config.as_params(),
         "options": {k: v for k, v in options.items() if k not in _NOT_THE_TRAINING},
         "dataset": training.dataset.digest,
@@ -111,6 +112,8 @@ class Checkpoints:
 
     Attributes:
         first_epoch: The epoch that this process begins with.
+        until: How many epochs are trained when it ends: all, or those of a rung of a search.
+        to_the_end: Whether that is all.
         rows: Epoch and metrics of the epochs so far, those of earlier processes included.
         note: What is spent.
     """
@@ -121,6 +124,9 @@ class Checkpoints:
         """Prepare."""
         self.first_epoch = 0
         self.rows: list[tuple[int, dict[str, float]]] = []
+        epochs = training.options.epochs
+        self.until = int(training.run.opened_with.get(names.TAG_RUNG_EPOCHS, epochs))
+        self.to_the_end = self.until >= epochs
         self._training = training
         self._folder: Path | None = None
         self._network = state_of(training.model)
@@ -136,19 +142,25 @@ class Checkpoints:
         run_id, path = training.run.run_id, folder / _SPENT
         self.note = SpentNote(path, training.measurement, run_id=run_id, epoch=self.first_epoch)
         if self.note.before is not None:
-            before = self.note.before.run_ids
+            before = dict.fromkeys(self.note.before.run_ids)
+            before.pop(run_id, None)
             training.run.tags({names.TAG_CONTINUES: ", ".join(before)})
             # A campaign ends what it finds under way; after a single training nobody has looked.
             reason = f"cut off; run {run_id} goes on with it"
-            tracking.end_left_behind(before[-1], reason, tracking.INTERRUPTED_PATIENCE_S)
+            for cut_off in list(before)[-1:]:
+                tracking.end_left_behind(cut_off, reason, tracking.INTERRUPTED_PATIENCE_S)
 
     @property
     def callbacks(self) -> list[Any]:
         """What ``fit`` needs, behind the callback that measures."""
-        every = self._training.options.checkpoint_every
-        if self._folder is None or not every:
-            return []
-        return [_Writer(self, epochs=self._training.options.epochs, every=every)]
+        return [_Writer(self)] if self._folder is not None else []
+
+    def is_due(self, epochs_done: int) -> bool:
+        """Whether a checkpoint is to be written after so many epochs."""
+        every = self._training.options.checkpoint_every or 0
+        if epochs_done == self.until and not self.to_the_end:
+            return True
+        return every > 0 and epochs_done <= self.until and epochs_done % every == 0
 
     @property
     def losses(self) -> dict[str, list[float]]:
@@ -190,6 +202,11 @@ class Checkpoints:
         self._training.run.metrics(figures)
         self._training.run.missing(figures, spent.lost_reason)
 
+    def nothing_is_lost(self) -> None:
+        """Note that what follows the last checkpoint is no part of the training."""
+        if self._folder is not None:
+            self.note.checkpoint(self.until)
+
     def write(self, epochs_done: int) -> None:
         """Write a checkpoint in the place of the one before, as a phase of the run.
 
@@ -208,6 +225,7 @@ class Checkpoints:
             # The phase's own energy is part of what is kept.
             state = {
                 "epoch": epochs_done,
+                "run_id": self._training.run.run_id,
                 "logs_unix_s": self._logs_unix_s,
                 "rows": self.rows,
                 "measured": to_json(measurement.measured),
@@ -239,8 +257,11 @@ class Checkpoints:
         shutil.copy(folder / names.LOGS_CSV, training.folder)
         measurement.go_on(measured)
         self.first_epoch, self._logs_unix_s = state["epoch"], state["logs_unix_s"]
-        for epoch, metrics in state["rows"]:
-            self.metrics(metrics, step=epoch)
+        self.until = max(self.until, self.first_epoch)
+        self.rows = [(epoch, metrics) for epoch, metrics in state["rows"]]
+        if state["run_id"] != training.run.run_id:  # else it has them
+            for epoch, metrics in self.rows:
+                training.run.metrics(metrics, step=epoch)
         if measurement.idle_before is not None:
             self.tags({names.TAG_ENERGY_SOURCE: measurement.idle_before.source})
         logger.info("going on from the checkpoint after epoch %d", self.first_epoch)
@@ -249,13 +270,13 @@ class Checkpoints:
 class _Writer(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes checkpoints between epochs."""
 
-    def __init__(self, kept: Checkpoints, *, epochs: int, every: int) -> None:
+    def __init__(self, kept: Checkpoints) -> None:
         super().__init__()
-        self._kept, self._epochs, self._every = kept, epochs, every
+        self._kept = kept
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Write one if it is time; what follows the declared epochs is no training."""
-        if epoch < self._epochs and (epoch + 1) % self._every == 0:
+        """Write one if it is due; what follows the declared epochs is no training."""
+        if self._kept.is_due(epoch + 1):
             self._kept.write(epoch + 1)
 
 

@@ -14,6 +14,7 @@ from green_screen.data.pipeline import Pipeline, ahead_on_device
 from green_screen.measurement.callback import SMICallback
 from green_screen.measurement.further import MAX_FURTHER_EPOCHS, FurtherEpochs
 from green_screen.measurement.run_measurement import MeasurementSummary
+from green_screen.measurement.summary import of_a_part
 from green_screen.network import int8, quantization
 from green_screen.network.model import build_model
 from green_screen.network.precision import dtype_policy
@@ -49,6 +50,9 @@ def train_fully(training: Prepared) -> None:
     """
     with checkpoints(training) as kept:
         callback = train_epochs(training, kept)
+        if not kept.to_the_end:
+            log_rung(training, kept)
+            return
         network = converted(training)
         with training.measurement.phase("evaluation"):
             test_loss, test_accuracy = evaluate(network, training.pipeline)
@@ -57,7 +61,10 @@ def train_fully(training: Prepared) -> None:
 
 def train_epochs(training: Prepared, kept: Checkpoints) -> SMICallback:
     """Train the epochs that are left, and return what has measured them."""
-    options, measurement, pipeline = training.options, training.measurement, training.pipeline
+    measurement, pipeline = training.measurement, training.pipeline
+    if names.TAG_EPOCHS_TRAINED in training.run.opened_with:
+        # What was not known of a run, or in doubt, may be known once it has gone on.
+        training.run.untag(tag for tag in training.run.opened_with if _is_of_summary(tag))
     callback = SMICallback(
         directory=training.folder,
         images_per_epoch=pipeline.images_per_epoch,
@@ -66,18 +73,24 @@ def train_epochs(training: Prepared, kept: Checkpoints) -> SMICallback:
     )
     callback.set_model(training.model)
     kept.attach(callback)
-    further = FurtherEpochs(measurement, options.epochs, done=kept.first_epoch)
-    if kept.first_epoch < options.epochs or measurement.needs_further_epoch:
+    further = FurtherEpochs(measurement, kept.until, done=kept.first_epoch)
+    if kept.first_epoch < kept.until or measurement.needs_further_epoch:
         fit(
             training.model,
             pipeline,
             callback,
             *kept.callbacks,
-            epochs=options.epochs,
+            epochs=kept.until,
             first_epoch=kept.first_epoch,
             further=further,
         )
     return callback
+
+
+def _is_of_summary(tag: str) -> bool:
+    of_wait = tag.startswith(names.MISSING_PREFIX + "cooldown")
+    doubts = (names.TAG_INVALID_REASON, names.TAG_UNSTEADY, names.TAG_STARVED, names.TAG_UNCHECKED)
+    return tag in doubts or (tag.startswith(names.MISSING_PREFIX) and not of_wait)
 
 
 def converted(training: Prepared) -> Any:
@@ -111,6 +124,7 @@ def log_all(
     summary = training.measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
     kept.log()
     log_result(summary, kept.losses, test, run, logged)
+    run.tags({names.TAG_EPOCHS_TRAINED: kept.until})
     test_loss, test_accuracy = test
     callback.finish(
         {
@@ -122,20 +136,31 @@ def log_all(
     )
 
 
+def log_rung(training: Prepared, kept: Checkpoints) -> None:
+    """Log what a run comes to that a search has stopped before its last epoch, for now."""
+    pipeline, epochs = training.pipeline, training.options.epochs
+    summary = training.measurement.summary(pipeline.images_per_epoch, pipeline.n_validation)
+    kept.nothing_is_lost()
+    kept.log()
+    why = f"{kept.until} of {epochs} epochs are trained"
+    log_result(of_a_part(summary, why), kept.losses, None, training.run)
+    training.run.tags({names.TAG_EPOCHS_TRAINED: kept.until})
+
+
 def log_result(
     summary: MeasurementSummary,
     history: dict[str, list[float]],
-    test: tuple[float, float],
+    test: tuple[float, float] | None,
     run: RunLogger,
     model: ModelLink | None = None,
 ) -> None:
     """Log the run's figures, to its model too, and whether its loss ceased to be a number."""
-    test_loss, test_accuracy = test
-    tested = {names.TEST_LOSS: test_loss, names.TEST_ACCURACY: test_accuracy}
+    tested = dict(zip((names.TEST_LOSS, names.TEST_ACCURACY), test or (), strict=False))
     run.metrics({**summary.metrics, **tested}, model=model)
     tags = {**summary.tags}
     tags.update({names.MISSING_PREFIX + metric: why for metric, why in summary.missing.items()})
-    if not np.isfinite([*history["loss"], *history["val_loss"], test_loss]).all():
+    losses = [*history["loss"], *history["val_loss"], *(test or ())[:1]]
+    if not np.isfinite(losses).all():
         tags[names.TAG_DIVERGED] = "true"
     run.tags(tags, model=model)
 

@@ -237,3 +237,23 @@ def contaminate(config: TrainingConfig, options: TrainOptions, run: RunLogger) -
     tf.reduce_sum(tf.random.normal([64, 64]))
     begin(config, run)
     go_on(options, run)
+
+
+def learn(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Learn the better the higher the rate, up to the rung; ``lr=1.0`` diverges at once."""
+    begin(config, run)
+    tags = run.opened_with
+    first = int(tags.get(names.TAG_EPOCHS_TRAINED, 0))
+    until = int(tags.get(names.TAG_RUNG_EPOCHS, options.epochs))
+    if count_run() == int(os.environ.get("FAULTY", "0")):
+        FAULTS[os.environ["FAULT"]]()
+    for epoch in range(first, until):
+        loss = float("nan") if config.lr == 1.0 else 1.0 / (epoch + 1)
+        accuracy = min(config.lr, 0.5) * (epoch + 1) / options.epochs
+        metrics = {names.LOSS: loss, names.VAL_ACCURACY: accuracy, names.EPOCH_TIME_S: 0.0}
+        run.metrics(metrics | {names.EPOCH_ENERGY_J: 10.0}, step=epoch)
+    figures = {names.ENERGY_PER_EPOCH_J: 10.0, names.TRAINED_ENERGY_J: 5.0 + 10.0 * until}
+    if until == options.epochs:
+        figures |= {names.ENERGY_TOTAL_J: 5.0 + 10.0 * until, names.TEST_ACCURACY: 0.4}
+    run.metrics(figures)
+    run.tags({names.TAG_EPOCHS_TRAINED: until})

@@ -16,7 +16,7 @@ from green_screen.measurement.callback import SMICallback
 from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
 from green_screen.tracking import RunLogger
-from green_screen.training import checkpoint, setup, spent
+from green_screen.training import checkpoint, places, setup, spent
 from green_screen.training import run as training
 
 
@@ -38,7 +38,7 @@ def in_an_epoch(end: Callable[[], None] = kill_myself) -> None:
 
     def end_in_the_third(callback: SMICallback, batch: int, logs: Any = None) -> None:
         if callback.measurement._epoch == 2:
-            note = next(checkpoint.root().glob("*/spent.json"))
+            note = next(places.root().glob("*/spent.json"))
             waiting.until(lambda: json.loads(note.read_text())["since_s"] > 0.5)
             end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -104,4 +105,62 @@ def test_a_training_that_is_ended_goes_on(
     assert metrics[names.RUN_OVERHEAD_S] > 0
     # The processes that were ended before they could note anything are unknown, and no others.
     assert read_status(None).energy.n_unknown == places.count("in_setup")
+    assert not list((tracking.spool_root() / "checkpoints").iterdir())
+
+
+def test_a_search_that_is_ended_comes_to_the_numbers_of_full_training(
+    store: str,
+    executor: LocalExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    levels = Space.load().parse({"batch_size": 32, "optimizer": "SGD"}).as_params()
+    path = tmp_path / "rates.yaml"
+    rates = {"lr": [0.01, 0.001, 0.0001]}
+    path.write_text(
+        yaml.safe_dump({"factors": {name: [level] for name, level in levels.items()} | rates})
+    )
+    options = small(
+        epochs=EPOCHS,
+        config=str(path),
+        design="grid",
+        grid_factors="lr",
+        dataset="synthetic",
+        model="resnet8",
+        image_size=8,
+        samples=60,
+        checkpoint_every=0,
+    )
+    monkeypatch.setenv("ENDS", "{}")
+    full = children(run_sweep(options, trainer=TRAINER, executor=executor))
+    (tmp_path / "runs").unlink()
+    # Four runs of an epoch, one of two, and then it is ended in its last rung, twice.
+    monkeypatch.setenv("ENDS", json.dumps({"6": "in_an_epoch", "7": "in_evaluation"}))
+    search = dataclasses.replace(options, protocol="halving")
+    parent_id = run_sweep(search, trainer=TRAINER, executor=executor)
+    assert not read_status(None).complete
+    assert run_sweep(search, trainer=TRAINER, executor=executor) == parent_id
+    assert read_status(None).complete
+
+    runs = [run for run in children(parent_id) if run.info.status == "FINISHED"]
+    (chosen,) = [run for run in runs if names.TAG_PRUNED not in run.data.tags]
+    position = int(chosen.data.tags[names.TAG_POSITION])
+    for run, whole in zip(runs, full, strict=True):
+        trained = int(run.data.tags[names.TAG_EPOCHS_TRAINED])
+        assert trained == (EPOCHS if run is chosen else 1)
+        for metric in (names.LOSS, names.VAL_LOSS):
+            assert history(run, metric) == history(whole, metric)[:trained]
+        if run is not chosen:
+            metrics = run.data.metrics
+            assert metrics[names.TRAINED_ENERGY_J] > history(run, names.EPOCH_ENERGY_J)[0] > 0
+            assert math.isnan(metrics[names.ENERGY_TOTAL_J])
+            tag = names.MISSING_PREFIX + names.ENERGY_TOTAL_J
+            assert run.data.tags[tag] == "1 of 4 epochs are trained"
+    metrics, whole = chosen.data.metrics, full[position]
+    assert metrics[names.TEST_LOSS] == whole.data.metrics[names.TEST_LOSS]
+    assert names.MISSING_PREFIX + names.TEST_ACCURACY not in chosen.data.tags
+    assert names.MISSING_PREFIX + names.ENERGY_TOTAL_J not in chosen.data.tags
+    assert metrics[names.ENERGY_TOTAL_J] > sum(history(chosen, names.EPOCH_ENERGY_J))
+    assert metrics[names.STEADY_EPOCHS] + metrics[names.UNSTEADY_EPOCHS] == EPOCHS
+    assert metrics[names.ENERGY_LOST_J] > 0
     assert not list((tracking.spool_root() / "checkpoints").iterdir())

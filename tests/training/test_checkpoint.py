@@ -23,7 +23,7 @@ from green_screen.options import TrainOptions
 from green_screen.space import Space
 from green_screen.sweep.energies import EnergyTally
 from green_screen.tracking import RunLogger, open_run
-from green_screen.training import checkpoint
+from green_screen.training import checkpoint, places
 from green_screen.training import run as training
 
 OPTIONS = TrainOptions(
@@ -126,7 +126,7 @@ def test_a_halved_loss_scale_is_part_of_a_checkpoint(tmp_path):
 
 def test_energies_of_the_parts_add_up_and_what_was_lost_is_named():
     cut = train(SGD, cut_at=2)
-    (folder,) = checkpoint.root().iterdir()
+    (folder,) = places.root().iterdir()
     state = json.loads((folder / "epoch-2" / "state.json").read_text())["measured"]
     spent = json.loads((folder / "spent.json").read_text())
     whole = train(SGD)
@@ -161,7 +161,7 @@ def test_energies_of_the_parts_add_up_and_what_was_lost_is_named():
     assert [row["epoch"] for row in rows] == ["pre", "0", "1", "2", "3", "4", "post"]
     times = [float(row["time"]) for row in rows]
     assert times == sorted(times)
-    assert not list(checkpoint.root().iterdir())
+    assert not list(places.root().iterdir())
 
     tally = EnergyTally([cut, whole])
     assert tally.n_unknown == 0
@@ -192,12 +192,12 @@ def test_another_training_does_not_go_on_with_it():
         train(SGD, dataclasses.replace(OPTIONS, seed=23)),
     ):
         assert names.PARTS not in other.data.metrics
-    assert len(list(checkpoint.root().iterdir())) == 1
+    assert len(list(places.root().iterdir())) == 1
 
 
 def test_a_checkpoint_that_cannot_be_read_is_told_and_removed():
     train(SGD, cut_at=2)
-    (network,) = checkpoint.root().glob("*/epoch-2/network.data*")
+    (network,) = places.root().glob("*/epoch-2/network.data*")
     network.write_bytes(network.read_bytes()[:1000])
     with pytest.raises(RuntimeError, match="cannot be read .* and is removed"):
         train(SGD)
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(monkeypatch, caplog):
 
 
 def test_two_processes_of_the_same_training_keep_apart(caplog):
-    (folder,) = [train(SGD, cut_at=2), *checkpoint.root().iterdir()][1:]
+    (folder,) = [train(SGD, cut_at=2), *places.root().iterdir()][1:]
     with locks.alone(folder):
         whole = train(SGD)
     assert "another process is doing the same training" in caplog.text
