@@ -106,8 +106,13 @@ def test_the_table_of_runs_is_written_as_soon_as_it_can_be(
         assert not MlflowClient().list_artifacts(run.run_id)
         until(lambda: (table.write_if_due(), bool(MlflowClient().list_artifacts(run.run_id)))[1])
         # Another run ends so soon after that the table is not written again at once.
-        table.add(ended)
+        another = tracking.create_child(run.run_id, "another", {}, ended.info.experiment_id)
+        table.add(tracking.read_run(another))
         until(lambda: (table.write_if_due(), len(summary(run.run_id)) == 2)[1])
+        # One that has gone on stands in it once.
+        table.add(ended)
+        table.write()
+        assert len(summary(run.run_id)) == 2
 
 
 def test_max_failures_ends_a_campaign_early(store: str, executor: LocalExecutor) -> None:
