@@ -6,12 +6,15 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 import green_screen
 from green_screen import names
 from green_screen.analysis.analyze import Analyzed
 from green_screen.decision.final import RECOMMENDED
 from green_screen.output import command_line, near
-from green_screen.report.document import Table, interval, number
+from green_screen.report.document import Table, interval, percent
+from green_screen.report.figures import amount
 from green_screen.report.findings import Findings, difference_text, headline
 from green_screen.report.tables import candidates_table, final_tables
 from green_screen.sweep.progress import COLUMNS
@@ -65,11 +68,13 @@ def lines(result: Analyzed) -> Iterator[str]:
 
 def _recommendation(findings: Findings) -> Iterator[str]:
     if (found := findings.recommendation) is not None:
-        energy_j = number(found.predicted["energy_j"])
+        energy = amount(found.predicted["energy_j"], "J", findings.source)
         ends = interval(found.predicted["energy_low_j"], found.predicted["energy_high_j"])
+        accuracy = found.predicted["accuracy"]
+        known = f", validation accuracy {percent(accuracy)}" if np.isfinite(accuracy) else ""
         yield from _folded(
             f"recommended, never run before: {difference_text(findings, RECOMMENDED)}; predicted "
-            f"{energy_j} J ({ends})"
+            f"{energy}, {ends}{known}"
         )
     elif findings.unrecommended:
         yield from _folded(f"there is no recommendation: {findings.unrecommended}")

@@ -112,10 +112,12 @@ def recommend(
     if why:
         return None, why
     assert law.model is not None
-    epochs = int(runs.loc[runs["run_id"] == selection.run_id, "epochs"].iloc[0])
+    epochs = runs.loc[runs["run_id"] == selection.run_id, "epochs"].iloc[0]
+    if pd.isna(epochs):
+        return None, "the runs do not say how many epochs they trained"
     effective = selection.effective
     table, configs = _combinations(law.runs, selection.config)
-    forecast = law.model.predict(table, epochs=epochs)
+    forecast = law.model.predict(table, epochs=int(epochs))
     energies = ["energy_j", "energy_low_j", "energy_high_j"]
     table = table.join(forecast[energies])
     table["n_changed"] = sum((table[f] != effective[f]).astype(int) for f in VARIED)
@@ -139,7 +141,7 @@ def recommend(
     return Recommendation(
         config=configs[best.name],
         effective={factor: str(best[factor]) for factor in FACTOR_NAMES},
-        epochs=epochs,
+        epochs=int(epochs),
         predicted={c: float(best[c]) for c in columns},
         best_run={c: float(best_run[c]) for c in columns},
         candidates=table.sort_values("score", ascending=False, kind="stable")[

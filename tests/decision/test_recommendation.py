@@ -226,6 +226,8 @@ def test_there_is_none_without_a_law_or_an_accuracy_that_is_needed(
     doubted = dataclasses.replace(law, controls=controls)
     assert "cannot be trusted" in recommend(runs, doubted, accuracy, selection)[1]
     short = dataclasses.replace(accuracy, model=None, why="too short")
+    unsaid = runs.assign(epochs=np.nan)
+    assert "do not say how many epochs" in recommend(unsaid, law, accuracy, selection)[1]
     unknown, _ = recommend(runs, law, short, selection)
     assert unknown is not None and np.isnan(unknown.predicted["accuracy"])
     assert (

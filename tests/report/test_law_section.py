@@ -159,6 +159,9 @@ def test_the_summary_names_the_recommended_one_or_says_why_there_is_none(sound: 
     )
     assert "recommended against selected: means over the pairs" in said(sound)
     assert "recommended against baseline" not in said(sound)
+    estimated = sound.analysis.runs.assign(energy_source=names.SOURCE_ESTIMATE)
+    analysis = dataclasses.replace(sound.analysis, runs=estimated)
+    assert " J (estimate), " in said(dataclasses.replace(sound, analysis=analysis))
     none = dataclasses.replace(sound, recommendation=None, unrecommended="of no use")
     assert "there is no recommendation: of no use" in said(none)
 
