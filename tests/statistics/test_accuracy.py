@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from law_campaign import ACCURACY, CHANCE, LawCampaign
+from pilot import FOLDER, pilot
 from simulated_campaign import SimulatedCampaign
 
 from green_screen import names
@@ -78,6 +79,15 @@ def test_runs_too_short_to_have_learnt_show_nothing(runs: pd.DataFrame) -> None:
     assert "did not diverge have learnt more than guessing: the training was too short" in found.why
     # Somewhat above guessing is enough, on so many images.
     assert analyze_accuracy(runs.assign(val_accuracy=CHANCE + 0.02)).n_learnt > 100
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the pilot campaign is not at hand")
+def test_the_pilot_was_too_short_to_have_learnt() -> None:
+    runs = pilot()
+    for size, n_learnt, n_runs in ((224, 4, 46), (32, 0, 24)):
+        found = analyze_accuracy(runs[runs["image_size"] == size], names.TEST_ACCURACY)
+        assert (found.n_learnt, found.n_runs) == (n_learnt, n_runs)
+        assert found.model is None and "the training was too short" in found.why
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ def pilot() -> pd.DataFrame:
         # What does not fill a batch is not trained.
         n_train_images=(samples * parts[0]).round() // batch * batch,
         n_validation_images=(samples * parts[1]).round(),
+        epochs=2.0,
+        val_accuracy=pd.to_numeric(runs["val_accuracy"]),
+        test_accuracy=pd.to_numeric(runs["test_accuracy"]),
+        chance_accuracy=0.1,  # ten classes, of which each part has as many images
         energy_per_epoch_j=[
             steady[campaign, int(position)]
             for campaign, position in zip(runs["campaign"], runs["position"], strict=True)
