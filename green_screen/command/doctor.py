@@ -17,6 +17,7 @@ from typing import Literal
 
 import click
 
+from green_screen.command.lasting import Lasting
 from green_screen.power import nvml, rapl
 from green_screen.power.nvml import Board, NvmlError
 from green_screen.power.surroundings import surroundings
@@ -52,7 +53,7 @@ class Finding:
     measures: bool = False
 
 
-@click.command()
+@click.command(cls=Lasting)
 def doctor() -> None:
     """Say on one page what can be measured here, what that means, and what to do.
 

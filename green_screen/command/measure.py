@@ -24,7 +24,7 @@ from green_screen.command.components import (
     interval_option,
     table,
 )
-from green_screen.output import lasting_output
+from green_screen.command.lasting import Lasting
 from green_screen.power.meter import EnergyMeter, EnergyReading
 
 # What a shell returns for a program that it cannot run, and for one that is not there.
@@ -32,15 +32,7 @@ CANNOT_RUN, NOT_FOUND = 126, 127
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
-class _Lasting(click.Command):
-    """A command that goes on where its output cannot be written: a program is under way."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        context.with_resource(lasting_output())  # before an option takes standard output as a file
-        return super().parse_args(context, arguments)
-
-
-@click.command(cls=_Lasting, context_settings={"ignore_unknown_options": True})
+@click.command(cls=Lasting, context_settings={"ignore_unknown_options": True})
 @click.option("--json", "json_file", type=click.File("w", lazy=False), help="Write the result.")
 @click.option("--csv", "csv_file", type=click.File("w", lazy=False), help="Write a row a moment.")
 @interval_option

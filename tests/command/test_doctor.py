@@ -35,6 +35,15 @@ def test_a_board_with_a_counter_can_be_measured(tmp_path: Path) -> None:
     assert "Energy can be measured here." in ended.stdout
 
 
+def test_the_status_does_not_depend_on_who_reads(tmp_path: Path) -> None:
+    reader, gone = os.pipe()
+    os.close(reader)
+    environment = seen(SimulatedBoard(curve=Constant(70.0)), tmp_path)
+    command = [sys.executable, "-m", "green_screen", "doctor"]
+    assert subprocess.run(command, stdout=gone, stderr=gone, env=environment).returncode == 0
+    os.close(gone)
+
+
 def test_without_a_board_the_status_says_so() -> None:
     ended = doctor({**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     if "RAPL) can be read" in ended.stdout:
