@@ -101,10 +101,6 @@ def marginal_ratios(
     """
     factors = ("batch_size", *LAW_FACTORS)
     seen = {f: sort_levels(f, set(runs[EFFECTIVE + f])) for f in factors}
-    together = {
-        (str(a), str(b))
-        for a, b in zip(runs[EFFECTIVE + "precision"], runs[EFFECTIVE + "internal"], strict=True)
-    }
     grid = pd.MultiIndex.from_product(list(seen.values()), names=factors).to_frame(index=False)
     rows = fit.design.rows(
         grid.add_prefix(EFFECTIVE).assign(**common_task(runs), campaign="", position=np.nan)
@@ -120,24 +116,27 @@ def marginal_ratios(
         for level in seen[factor]:
             if level == reference[factor] or reference[factor] not in seen[factor]:
                 continue
-            shared = pd.Series(True, index=grid.index)
-            if factor in ("precision", "internal"):
-                other = "internal" if factor == "precision" else "precision"
-                both = [
-                    x
-                    for x in seen[other]
-                    if all(
-                        ((at, x) if factor == "precision" else (x, at)) in together
-                        for at in (level, reference[factor])
-                    )
-                ]
-                shared = grid[other].isin(both or [reference[other]])
+            shared = _with_both(grid, runs, factor, (level, reference[factor]))
             value, row = mean(shared & (grid[factor] == level))
             start, start_row = mean(shared & (grid[factor] == reference[factor]))
             half = fit.t(alpha) * float(fit.standard_error(row - start_row)[0])
             ends = np.exp(value - start + np.array([0.0, -half, half]))
             found.append((factor, level, *ends))
     return pd.DataFrame(found, columns=["factor", "level", "ratio", "ci_low", "ci_high"])
+
+
+def _with_both(
+    grid: pd.DataFrame, runs: pd.DataFrame, factor: str, levels: tuple[str, str]
+) -> pd.Series[bool]:
+    """Return which combinations have a partner's level that occurs with both levels of a factor."""
+    partner = {"precision": "internal", "internal": "precision"}.get(factor)
+    if partner is None:
+        return pd.Series(True, index=grid.index)
+    one, other = (
+        set(runs.loc[runs[EFFECTIVE + factor] == level, EFFECTIVE + partner]) for level in levels
+    )
+    # Levels that never met share no partner's: the law's ratio is then that over all of them.
+    return grid[partner].isin((one & other) or set(grid[partner]))
 
 
 def law_lines(

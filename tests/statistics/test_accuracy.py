@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from green_screen import names
 from green_screen.results.frame import EFFECTIVE
 from green_screen.space import FACTOR_NAMES
 from green_screen.statistics.accuracy import analyze_accuracy
+from green_screen.statistics.law import LAW_FACTORS
 from green_screen.statistics.law_analysis import analyze_law
 from green_screen.statistics.plane import level_plane
 
@@ -130,8 +133,28 @@ def test_the_plane_lays_each_level_by_energy_and_accuracy(runs: pd.DataFrame) ->
     assert verdicts["lr=0.00015"] == "a loss: less accuracy, no saving is shown"
     # What does not enter the law takes the same, without an interval.
     assert of.loc["lr=0.00015", ["ratio", "ratio_low", "ratio_high"]].tolist() == [1, 1, 1]
-    assert 4 < of.loc["precision=float64", "ratio"] < 5.5
-    assert of.loc["batch_size=128", "ratio"] < of.loc["batch_size=32", "ratio"] < 0.6
+    true = true_ratio(runs, "precision", "float64", "float32", internal=["None", "jit_compilation"])
+    assert of.loc["precision=float64", "ratio"] == pytest.approx(true, rel=0.02)
+    true = true_ratio(runs, "batch_size", "128", "4")
+    assert of.loc["batch_size=128", "ratio"] == pytest.approx(true, rel=0.02)
+    true = true_ratio(runs, "internal", "pre_quantization", "None", precision=["float32"])
+    assert of.loc["internal=pre_quantization", "ratio"] == pytest.approx(true, rel=0.02)
+
+
+def true_ratio(
+    runs: pd.DataFrame, factor: str, level: str, reference: str, **levels: list[str]
+) -> float:
+    """Return the ratio of joules of an image, at the mean log over the other factors' levels."""
+    varied = ("batch_size", *LAW_FACTORS)
+    seen = {f: levels.get(f, sorted(set(runs[EFFECTIVE + f]))) for f in varied}
+    logs = []
+    for at in (level, reference):
+        product = itertools.product(*(seen | {factor: [at]}).values())
+        rows = pd.DataFrame(product, columns=[EFFECTIVE + f for f in varied])
+        task = {"model": "m", "dataset": "d", "image_size": 32.0, "machine": "b"}
+        rows = rows.assign(**task, campaign="", position=np.nan)
+        logs.append(np.log(LawCampaign().per_image(rows)).mean())
+    return float(np.exp(logs[0] - logs[1]))
 
 
 def test_without_the_law_the_plane_takes_the_log_linear_ratios(runs: pd.DataFrame) -> None:
