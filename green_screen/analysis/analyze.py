@@ -305,7 +305,7 @@ def energy_to_target(runs: pd.DataFrame, target: float | None) -> tuple[float, p
 def _cost(subject: Subject, options: AnalyzeOptions) -> tradeoff.Cost:
     country = options.country or subject.country
     try:
-        return tradeoff.campaign_cost(
+        cost = tradeoff.campaign_cost(
             subject.runs,
             country=country,
             price_per_kwh=options.price_per_kwh,
@@ -313,6 +313,18 @@ def _cost(subject: Subject, options: AnalyzeOptions) -> tradeoff.Cost:
         )
     except ValueError as error:
         raise OptionError(str(error)) from error
+    searches = [
+        c.data.metrics for c in subject.campaigns if names.SEARCH_ENERGY_J in c.data.metrics
+    ]
+    if not searches:
+        return cost
+    search_j, full_j = (
+        sum(metrics[name] for metrics in searches)
+        for name in (names.SEARCH_ENERGY_J, names.SEARCH_FORECAST_FULL_J)
+    )
+    return dataclasses.replace(
+        cost, search_kwh=search_j / tradeoff.J_PER_KWH, full_kwh=full_j / tradeoff.J_PER_KWH
+    )
 
 
 def _how(subject: Subject, run: RunLogger, options: AnalyzeOptions) -> str:

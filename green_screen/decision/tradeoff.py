@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,8 @@ class Cost:
         currency: Unit of price and money.
         n_runs: Runs counted.
         n_missing: Runs whose energy is unknown and not counted.
+        search_kwh: What halving searches among the campaigns took; NaN if there is none.
+        full_kwh: What full training of all their runs would have taken, a forecast.
     """
 
     energy_kwh: float
@@ -129,6 +132,8 @@ class Cost:
     currency: str
     n_runs: int
     n_missing: int
+    search_kwh: float = math.nan
+    full_kwh: float = math.nan
 
 
 def campaign_cost(
@@ -146,8 +151,10 @@ def campaign_cost(
     if price_per_kwh is not None and not price_per_kwh >= 0:
         raise ValueError(f"price_per_kwh must be at least 0, but got {price_per_kwh}")
     intensity = carbon_intensity_g_per_kwh(country)
-    total = runs[names.ENERGY_TOTAL_J] + runs[names.FURTHER_ENERGY_J].fillna(0.0)
-    total = total.fillna(runs[names.SCREENING_ENERGY_J])
+    total = runs[names.ENERGY_TOTAL_J].fillna(_column(runs, names.TRAINED_ENERGY_J))
+    for beside in (names.FURTHER_ENERGY_J, names.ENERGY_LOST_J):
+        total = total + _column(runs, beside).fillna(0.0)
+    total = total.fillna(_column(runs, names.SCREENING_ENERGY_J))
     known = total.notna()
     energy_kwh = float(total[known].sum()) / J_PER_KWH if known.any() else float("nan")
     price = float("nan") if price_per_kwh is None else price_per_kwh
@@ -163,6 +170,10 @@ def campaign_cost(
         n_runs=int(known.sum()),
         n_missing=int((~known).sum()),
     )
+
+
+def _column(runs: pd.DataFrame, name: str) -> pd.Series[float]:
+    return runs[name] if name in runs else pd.Series(math.nan, index=runs.index)
 
 
 def carbon_intensity_g_per_kwh(country: str) -> float:

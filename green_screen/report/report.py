@@ -7,6 +7,7 @@ This module decides what is said and in which order; :mod:`~green_screen.report.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from green_screen import names
 from green_screen.decision.final import BASELINE, RECOMMENDED, SELECTED, Contrast, FinalComparison
@@ -228,6 +229,15 @@ def _trade_off(findings: Findings) -> Section:
             f"{cost.currency} per kWh.{missing}"
         )
     )
+    if math.isfinite(cost.full_kwh):
+        blocks.append(
+            Text(
+                f"The search by halving took {amount(cost.search_kwh, 'kWh', source)} of it; full "
+                "training of all its runs would have taken "
+                f"{amount(cost.full_kwh, 'kWh', source)}, a forecast by the energy of their steady "
+                "epochs."
+            )
+        )
     blocks.extend(_saving_text(findings))
     return Section("trade-off", "What energy buys", tuple(blocks))
 

@@ -107,6 +107,12 @@ def test_cost():
     assert carbon_intensity_g_per_kwh("FRA") < cost.intensity_g_per_kwh / 3
     assert 200 < cost.intensity_g_per_kwh < 600
 
+    # A run that a search has stopped, and one of which a part was trained twice.
+    runs[names.TRAINED_ENERGY_J] = [np.nan, np.nan, 0.9e6, np.nan, np.nan]
+    runs[names.ENERGY_LOST_J] = [0.9e6, np.nan, np.nan, np.nan, np.nan]
+    assert campaign_cost(runs, country="DEU").energy_kwh == pytest.approx(4.5)
+    runs = runs.drop(columns=[names.TRAINED_ENERGY_J, names.ENERGY_LOST_J])
+
     runs.loc[0, "energy_source"] = names.SOURCE_ESTIMATE
     mixed = campaign_cost(runs, country="DEU")
     assert mixed.sources == (names.SOURCE_ESTIMATE, names.SOURCE_COUNTER)

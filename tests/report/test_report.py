@@ -515,3 +515,11 @@ def test_in_a_browser(
     assert small == 0, "text below 12 px"
     headline_bottom = browser.find_element("css selector", ".headline").rect
     assert headline_bottom["y"] + headline_bottom["height"] < 900, "the headline is not in view"
+
+
+def test_what_a_search_saved_is_told(rich):
+    cost = dataclasses.replace(rich.cost, search_kwh=1.5, full_kwh=12.0)
+    text = words(write_report(dataclasses.replace(rich, cost=cost)))
+    assert "The search by halving took 1.50 kWh" in text
+    assert "full training of all its runs would have taken 12.0 kWh" in text
+    assert "halving" not in words(write_report(rich))
