@@ -127,7 +127,8 @@ def _spread(
         seconds=seconds,
         standard_error=error,
         resolution=resolution,
-        drift=second / first - 1,
+        # No energy may have been counted in short blocks: then nothing is known of a drift.
+        drift=second / first - 1 if first > 0 else NAN,
     )
 
 

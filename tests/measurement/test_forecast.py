@@ -85,6 +85,13 @@ def test_too_few_blocks_tell_nothing_of_their_scatter():
         assert spread.n == len(few)
 
 
+def test_blocks_in_which_no_energy_was_counted_tell_of_no_drift():
+    found = blocks([0.05, 0.05, 0.05, 0.05])
+    for block in found[:2]:
+        block.reading.energy_j = 0.0
+    assert math.isnan(energy_spread(found).drift)
+
+
 def test_the_interval_holds_all_that_is_known_to_differ():
     sure = Spread(n=12, seconds=18.0, standard_error=0.0, resolution=0.0, drift=0.0)
     assert sure.half_width == pytest.approx(1.96 * BETWEEN_RUNS)
