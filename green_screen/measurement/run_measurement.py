@@ -322,11 +322,15 @@ class RunMeasurement:
     def needs_further_epoch(self) -> bool:
         """Whether another epoch would make the steady window longer than it is and too short.
 
-        It never does when there is a GPU that cannot be measured, or before any epoch.
+        It never does when there is a GPU that cannot be measured, before any epoch, or where steady
+        epochs had gaps for as long as the window should be.
         """
         if (self._mismatch and not self.on_gpu) or not self.epochs:
             return False
-        return self.min_window_s > sum(e.reading.seconds for e in self.steady_state.epochs)
+        seconds = {True: 0.0, False: 0.0}
+        for epoch in self.steady_state.epochs:
+            seconds[epoch.is_known] += epoch.reading.seconds
+        return max(seconds.values()) < self.min_window_s
 
     @property
     def spent(self) -> EnergyReading:

@@ -46,6 +46,11 @@ class Epoch:
         """Time of the training."""
         return self.reading.seconds - (self.validation.seconds if self.validation else 0.0)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether all of its energy was measured; an epoch with a gap says nothing of others."""
+        return not math.isnan(self.reading.energy_j + self.train_j)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -115,8 +120,8 @@ class RunRecord(Measured):
 
     @property
     def whole_steady(self) -> tuple[Epoch, ...]:
-        """The steady epochs without a gap: one that has a gap says nothing about the others."""
-        return tuple(e for e in self.steady if not math.isnan(e.reading.energy_j + e.train_j))
+        """The steady epochs without a gap."""
+        return tuple(epoch for epoch in self.steady if epoch.is_known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -270,7 +270,7 @@ def _unsteady_reason(record: RunRecord) -> str:
             f"{len(record.epochs)} epoch was run and the steady state is what follows the first: "
             "run at least 2 epochs, or set min_window_s above 0"
         )
-    gaps = (e.reading.reason for e in record.steady if math.isnan(e.reading.energy_j + e.train_j))
+    gaps = (epoch.reading.reason for epoch in record.steady if not epoch.is_known)
     of_epochs, of_validations = (
         _unmoved([e.reading for e in part]) for part in (record.steady, record.steady_validations)
     )

@@ -338,6 +338,25 @@ def test_a_single_epoch_needs_another_to_have_a_steady_state(gpus):
     assert "steady window of 0.0 s" in summary.tags[names.TAG_INVALID_REASON]
 
 
+def test_the_window_is_as_long_as_what_was_measured_in_it(gpus):
+    """A gap is no measurement; where there are only gaps, no number of epochs makes one."""
+    gpus(SimulatedBoard(curve=Constant(80.0)))
+    with measured(min_window_s=0.5) as run:
+        run_epochs(run, [0.2, 0.4, 0.4])
+        first, *steady = run.epochs
+        with_gaps = [
+            dataclasses.replace(
+                epoch, reading=dataclasses.replace(epoch.reading, energy_j=math.nan, reason="gap")
+            )
+            for epoch in steady
+        ]
+        assert not run.needs_further_epoch
+        run._epochs = [first, with_gaps[0], steady[1]]
+        assert run.needs_further_epoch
+        run._epochs = [first, *with_gaps]
+        assert not run.needs_further_epoch
+
+
 def test_without_a_gpu_no_window_is_demanded(gpus):
     gpus()
     with measured() as run:

@@ -148,7 +148,8 @@ def test_float16_follows_the_schedule_at_steps_that_float16_cannot_count(name):
         model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,), dtype="float16")])
         model.compile(optimizer)
         optimizer.inner_optimizer.iterations.assign(70_000)
-        logged = learning_rate(model.optimizer)
+        logged, reason = learning_rate(model)
+        assert not reason
         weight = tf.Variable([0.0], dtype=tf.float16)
         optimizer.apply_gradients([(tf.constant([0.1], tf.float16), weight)])
         applied[schedule] = -weight.numpy()[0] / logged
