@@ -18,10 +18,11 @@ from simulated_nvml import Constant, SimulatedBoard, Simulation, child_environme
 __all__ = ["wheel"]
 
 SUPPORT = ROOT / "tests" / "support"
+# The Python 3 and what is installed in it.
 PACKAGES = {
-    "tensorflow": ("tensorflow>=2.21,<2.22", "tf-keras"),
-    "jax": ("keras>=3", "jax"),
-    "torch": ("keras>=3", "torch", "lightning", "transformers[torch]"),
+    "tensorflow": (10, ("tensorflow>=2.21,<2.22", "tf-keras")),
+    "jax": (13, ("keras>=3", "jax")),
+    "torch": (12, ("keras>=3", "torch", "lightning", "transformers[torch]")),
 }
 KERASES = {
     "tensorflow": ("tensorflow", {"KERAS_BACKEND": "tensorflow"}),
@@ -39,8 +40,9 @@ def environment(
 
     @functools.cache
     def make(name: str) -> Environment:
+        minor, packages = PACKAGES[name]
         folder = tmp_path_factory.mktemp(name)
-        return Environment(12, wheel, folder, others=(*PACKAGES[name], "wrapt"))
+        return Environment(minor, wheel, folder, others=(*packages, "wrapt"))
 
     return make
 
