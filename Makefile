@@ -25,7 +25,8 @@ QUICK_NOTE := No GPU: a small network on the CPU, energies are estimates. 18 run
 endif
 QUICK_ANALYSIS ?= --objective energy --min_accuracy 0.9 --final_repeats $(QUICK_PAIRS)
 # The published settings.
-STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10
+STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10 \
+  --cooldown_band_c 15 --cooldown_timeout_s 20
 
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
@@ -55,8 +56,10 @@ sweep: setup ## The main job, small: a campaign, its analysis, a comparison, a r
 	@$(PY) -m entrypoints.sweep $(QUICK)
 	@$(PY) -m entrypoints.analyze $(QUICK_ANALYSIS)
 
-study: setup ## The full sweep of 100 runs with the published settings (a GPU and days), then the analysis
-	$(PY) -m entrypoints.sweep $(STUDY)
+study: setup ## The published settings: 100 configurations screened for their energy, then halved for their accuracy
+	$(PY) -m entrypoints.sweep --protocol screening $(STUDY)
+	$(PY) -m entrypoints.analyze
+	$(PY) -m entrypoints.sweep --protocol halving $(STUDY)
 	$(PY) -m entrypoints.analyze --final_epochs 50
 
 status: setup ## The state of the latest campaign, from the store alone

@@ -4,9 +4,10 @@
 ``pairs`` trains ``post_quantization`` and ``None``, which train alike, in turn: the ratio of their
 joules per 1,000 images. What has been run is kept in `--out` and not run again.
 
-    python -m benchmarks.protocols forecasts --out DIR --dataset cifar10 --boards 0,1,2,3
-    python -m benchmarks.protocols pairs --out DIR --dataset cifar10 --pairs 5
+    python -m benchmarks.protocols pairs forecasts --out DIR --dataset cifar10 --boards 0,1
     python -m benchmarks.protocols table --out DIR
+
+A board does one thing at a time: all pairs, or one configuration both ways.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import mean, median
@@ -84,35 +86,40 @@ def run_once(file: Path, options: Mapping[str, str], board: str) -> dict[str, fl
     return figures
 
 
-def forecasts(out: Path, common: Mapping[str, str], boards: Sequence[str]) -> None:
-    """Screen each configuration and train it in full on the same board, the boards at once."""
-    free: SimpleQueue[str] = SimpleQueue()
-    for board in boards:
-        free.put(board)
-
-    def both(name: str) -> None:
-        board = free.get()
-        try:
-            options = {**common, **CONFIGURATIONS[name]}
-            stem = name.replace(", ", "-").replace(" ", "-")
-            run_once(out / f"{stem}.screening.json", {**options, "protocol": "screening"}, board)
-            run_once(out / f"{stem}.full.json", options, board)
-        except RuntimeError as error:
-            print(f"{name}: {error}", flush=True)
-        finally:
-            free.put(board)
-
-    with ThreadPoolExecutor(len(boards)) as pool:
-        list(pool.map(both, CONFIGURATIONS))
+def forecast(name: str, board: str, *, out: Path, common: Mapping[str, str]) -> None:
+    """Screen a configuration and train it in full on the same board."""
+    options = {**common, **CONFIGURATIONS[name]}
+    stem = name.replace(", ", "-").replace(" ", "-")
+    run_once(out / f"{stem}.screening.json", {**options, "protocol": "screening"}, board)
+    run_once(out / f"{stem}.full.json", options, board)
 
 
-def pairs(out: Path, common: Mapping[str, str], board: str, n_pairs: int) -> None:
+def pairs(n_pairs: int, board: str, *, out: Path, common: Mapping[str, str]) -> None:
     """Train the two levels in turn, the first of a pair by turns too."""
     for pair in range(n_pairs):
         levels = ("None", "post_quantization")
         for level in levels if pair % 2 == 0 else levels[::-1]:
-            options = {**common, **PAIR, "internal": level}
+            options = {**common, **PAIR, "epochs": "2", "internal": level}
             run_once(out / f"pair-{pair}-{level}.json", options, board)
+
+
+def run_on(boards: Sequence[str], tasks: Sequence[Callable[[str], None]]) -> None:
+    """Do the tasks in order, as many at once as there are boards; one that fails is told."""
+    free: SimpleQueue[str] = SimpleQueue()
+    for board in boards:
+        free.put(board)
+
+    def do(task: Callable[[str], None]) -> None:
+        board = free.get()
+        try:
+            task(board)
+        except RuntimeError as error:
+            print(error, flush=True)
+        finally:
+            free.put(board)
+
+    with ThreadPoolExecutor(len(boards)) as pool:
+        list(pool.map(do, tasks))
 
 
 def table(out: Path) -> None:
@@ -168,7 +175,7 @@ def table(out: Path) -> None:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("part", choices=("forecasts", "pairs", "table"))
+    parser.add_argument("parts", nargs="+", choices=("forecasts", "pairs", "table"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--model", default="resnet50")
@@ -184,10 +191,12 @@ def main() -> None:
         name: getattr(arguments, name)
         for name in ("dataset", "model", "samples", "image_size", "epochs")
     }
-    if arguments.part == "forecasts":
-        forecasts(out, common, boards)
-    elif arguments.part == "pairs":
-        pairs(out, {**common, "epochs": "2"}, boards[0], arguments.pairs)
+    tasks: list[Callable[[str], None]] = []
+    if "pairs" in arguments.parts:
+        tasks.append(partial(pairs, arguments.pairs, out=out, common=common))
+    if "forecasts" in arguments.parts:
+        tasks += [partial(forecast, name, out=out, common=common) for name in CONFIGURATIONS]
+    run_on(boards, tasks)
     table(out)
 
 

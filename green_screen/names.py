@@ -206,6 +206,7 @@ KIND_RESUME = "resume"
 KIND_BASELINE = "baseline"
 KIND_RUN = "run"
 KIND_REPLICATE = "replicate"
+KIND_WARM_UP = "warm-up"  # of a board, before a campaign's runs: no position, not measured
 KIND_FINAL = "final"
 KIND_TRAIN = "train"
 KIND_ANALYSIS = "analysis"

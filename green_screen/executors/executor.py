@@ -64,7 +64,8 @@ class Job:
 
     Attributes:
         position: Place in the campaign, from 0; it names the job across resumes.
-        kind: ``names.KIND_BASELINE``, ``KIND_RUN``, ``KIND_REPLICATE`` or ``KIND_FINAL``.
+        kind: ``names.KIND_BASELINE``, ``KIND_RUN``, ``KIND_REPLICATE``, ``KIND_FINAL`` or
+            ``KIND_WARM_UP``.
         config: The requested configuration.
         options: What the training takes beside its factors.
         run_id: The MLflow run, made by the campaign, that the training logs to.
@@ -132,6 +133,11 @@ class Executor(ABC):
     @abstractmethod
     def slots(self) -> int:
         """How many jobs run at once."""
+
+    @property
+    @abstractmethod
+    def on_gpus(self) -> bool:
+        """Whether each job has a GPU."""
 
     @property
     @abstractmethod

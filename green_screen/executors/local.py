@@ -162,6 +162,11 @@ class LocalExecutor(Executor):
         return len(self._devices)
 
     @property
+    def on_gpus(self) -> bool:
+        """Whether each job has a GPU of its own."""
+        return all(self._devices)
+
+    @property
     def boards(self) -> tuple[Board, ...]:
         """The GPUs of this host that jobs run on."""
         return local_boards()

@@ -141,6 +141,11 @@ class RayExecutor(Executor):
         return self._call(self._count_slots)
 
     @property
+    def on_gpus(self) -> bool:
+        """Whether each job has a GPU of its node."""
+        return self._needs.gpus > 0
+
+    @property
     def boards(self) -> tuple[Board, ...]:
         """None: which GPUs of this host take part, if any, is the cluster's to say."""
         return ()

@@ -30,6 +30,7 @@ from green_screen.sweep.preparation import Design, check_trainings, find_design,
 from green_screen.sweep.progress import CampaignProgress
 from green_screen.sweep.runner import Ended, run_jobs
 from green_screen.sweep.summary import Summary
+from green_screen.sweep.warm_up import warm_up
 from green_screen.tracking import RunLogger
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
                 design=design, parent=parent, done=done, trainer=trainer, progress=progress
             )
             try:
+                if trainer == TRAINER and len(done.finished) < len(planned):
+                    warm_up(
+                        executor,
+                        design.plan.space.baseline,
+                        resume.train_options(design.options),
+                        parent_id=parent.run_id,
+                        experiment_id=design.experiment_id,
+                        progress=progress,
+                    )
                 campaign.carry_out(executor)
             except BaseException:
                 resume.end_left(parent.run_id, design.experiment_id)
@@ -121,7 +131,8 @@ def _kind_of(options: SweepOptions) -> type[Campaign]:
 
 def _name(design: Design) -> str:
     options = design.options
-    return f"{options.design} {len(design.plan.runs)} x {options.model} on {options.dataset}"
+    name = f"{options.design} {len(design.plan.runs)} x {options.model} on {options.dataset}"
+    return name if options.protocol == "full" else f"{options.protocol} {name}"
 
 
 @dataclass

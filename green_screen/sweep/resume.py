@@ -59,21 +59,31 @@ class Done:
 
 
 def children_of(parent: Run) -> list[Run]:
-    """Return all child runs of a campaign, the latest first, by one query."""
+    """Return the child runs of a campaign, the latest first, by one query; no warm-up is one."""
+    return [run for run in _all_children_of(parent) if not _is_warm_up(run)]
+
+
+def _all_children_of(parent: Run) -> list[Run]:
     return tracking.search_runs(
         parent.info.experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     )
+
+
+def _is_warm_up(run: Run) -> bool:
+    return run.data.tags.get(names.TAG_KIND) == names.KIND_WARM_UP
 
 
 def take_over(parent: Run) -> Done:
     """Return what earlier attempts did; runs that they left under way end as KILLED."""
     finished: dict[int, Run] = {}
     failed = []
-    for run in children_of(parent):
+    for run in _all_children_of(parent):
         if run.info.status in tracking.UNDER_WAY:
             # A child whose campaign was killed a moment ago may still be on its GPU, or finish.
             tracking.deliver(run.info.run_id, wait_s=_ORPHAN_LIMIT_S)
             run = tracking.end_cut_off(run.info.run_id, "KILLED", "cut off with its campaign")
+        if _is_warm_up(run):
+            continue
         if run.info.status == "FINISHED":
             finished[int(run.data.tags[names.TAG_POSITION])] = run
         else:

@@ -49,7 +49,10 @@ def sweep_parents() -> list[Run]:
 def children(parent_id: str) -> list[Run]:
     client = MlflowClient()
     experiment_id = client.get_run(parent_id).info.experiment_id
-    condition = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+    condition = (
+        f"tags.`mlflow.parentRunId` = '{parent_id}' "
+        f"and tags.`{names.TAG_KIND}` != '{names.KIND_WARM_UP}'"
+    )
     found = tracking.search_runs(experiment_id, condition)
     return sorted(
         found, key=lambda run: (int(run.data.tags[names.TAG_POSITION]), run.info.start_time)

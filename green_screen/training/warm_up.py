@@ -1,0 +1,40 @@
+"""A short job without measurement: the driver makes a board's kernels before any run needs them."""
+
+from __future__ import annotations
+
+import time
+
+from green_screen import names
+from green_screen.data.data import load_dataset
+from green_screen.measurement.used_gpus import tensorflow_gpus
+from green_screen.options import TrainOptions
+from green_screen.power.visible import visible_boards
+from green_screen.space import TrainingConfig, resolve
+from green_screen.tracking import RunLogger
+from green_screen.training import kernels
+from green_screen.training.setup import make_kernels
+
+
+def warm_up(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
+    """Have the kernels of a training made, unless the driver has kept them from an earlier one.
+
+    Args:
+        config: The requested configuration; the campaign's baseline.
+        options: What its trainings take beside their factors.
+        run: Gets ``kernels_s`` if they were made.
+    """
+    effective = resolve(config).effective
+    boards = visible_boards() if tensorflow_gpus() else ()
+    kernel_set = kernels.needed(boards, options.model, effective)
+    if kernel_set is None or kernel_set.made:
+        return
+    began_s = time.perf_counter()
+    images = load_dataset(
+        options.dataset,
+        image_size=options.image_size,
+        samples=options.samples,
+        seed=options.seed,
+    )
+    make_kernels(options.model, effective, images)
+    kernel_set.note()
+    run.metrics({names.KERNELS_S: time.perf_counter() - began_s})
