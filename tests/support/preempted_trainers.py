@@ -12,7 +12,7 @@ from typing import Any
 import waiting
 from faulty_trainers import count_run, kill_myself
 
-from green_screen.measurement.callback import SMICallback
+from green_screen.measurement.further import FurtherEpochs
 from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
 from green_screen.tracking import RunLogger
@@ -36,13 +36,13 @@ def in_an_epoch(end: Callable[[], None] = kill_myself) -> None:
     """In the third one, once it has been noted what was spent so far."""
     spent._EVERY_S = 0.05
 
-    def end_in_the_third(callback: SMICallback, batch: int, logs: Any = None) -> None:
-        if callback.measurement._epoch == 2:
+    def end_in_the_third(callback: FurtherEpochs, batch: int, logs: Any = None) -> None:
+        if callback._measurement._epoch == 2:
             note = next(places.root().glob("*/spent.json"))
             waiting.until(lambda: json.loads(note.read_text())["since_s"] > 0.5)
             end()
 
-    SMICallback.on_train_batch_end = end_in_the_third
+    FurtherEpochs.on_train_batch_end = end_in_the_third
 
 
 def by_sigterm() -> None:
