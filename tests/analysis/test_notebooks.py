@@ -91,6 +91,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         epochs=2,
         samples=60,
         image_size=IMAGE_SIZE,
+        # An epoch takes 30 ms, of which the estimate of energy knows nothing once in a while.
+        min_window_s=0.5,
         config=made.folder / "config.yaml",
     )
     return made
