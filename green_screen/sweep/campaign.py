@@ -105,10 +105,10 @@ def _run(design: Design, executor: Executor, trainer: str, left_out: str) -> str
                 design=design, parent=parent, done=done, trainer=trainer, progress=progress
             )
             try:
-                if trainer == TRAINER and len(done.finished) < len(planned):
+                if trainer == TRAINER:
                     warm_up(
                         executor,
-                        design.plan.space.baseline,
+                        [planned[n] for n in range(len(planned)) if n not in done.finished],
                         resume.train_options(design.options),
                         parent_id=parent.run_id,
                         experiment_id=design.experiment_id,

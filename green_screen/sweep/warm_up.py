@@ -1,13 +1,14 @@
-"""Warms every board up before the first measured run: a short job each, shown and not counted.
+"""Warms the boards up before the first measured run: short jobs, shown and not counted.
 
-The first training on a machine waits a minute for the driver to make kernels, and a board that has
-been idle is cold. Each run sees to its own kernels too (``training/kernels.py``), for levels that
-need others than the baseline's, and for boards that join a cluster later.
+The first training on a machine waits for its driver to make kernels, more than a minute for each
+precision, and the driver keeps them. Each run sees to its own kernels (``training/kernels.py``) as
+well, for hosts that join a cluster later and for a driver that keeps none.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from green_screen import names, tracking
 from green_screen.executors.executor import Executor, Job
@@ -15,26 +16,30 @@ from green_screen.options import TrainOptions
 from green_screen.space import TrainingConfig
 from green_screen.sweep.progress import CampaignProgress, duration
 from green_screen.sweep.runner import Ended, run_jobs
+from green_screen.training.kernels import one_of_each_kind
 
 WARM_UP = "green_screen.training.warm_up:warm_up"
 
 
 def warm_up(
     executor: Executor,
-    baseline: TrainingConfig,
+    configs: Iterable[TrainingConfig],
     options: TrainOptions,
     *,
     parent_id: str,
     experiment_id: str,
     progress: CampaignProgress,
 ) -> None:
-    """Do a job on each slot at once, so that each board has one; none where there is no GPU.
+    """Have the kernels made that runs will need; nothing where there is no GPU.
 
-    One that fails is told and ends nothing: what it did not do, the runs do.
+    There is a job for each kind of network and each slot, the kinds in turn: several boards of a
+    host make different ones at the same time, each host of a cluster makes all, and a job for what
+    is there already ends at once. One that fails is told and ends nothing: the runs do what it did
+    not.
 
     Args:
         executor: Where the runs are done.
-        baseline: The configuration whose kernels are made.
+        configs: The requested configurations of the runs to come.
         options: What each training of the campaign takes.
         parent_id: The campaign's run; the jobs' runs are its children, of a kind of their own.
         experiment_id: Of that run.
@@ -42,13 +47,14 @@ def warm_up(
     """
     if not executor.on_gpus:
         return
+    kinds = one_of_each_kind(configs) * executor.slots
 
     def make_job(number: int) -> Job:
         tags = {names.TAG_KIND: names.KIND_WARM_UP}
         return Job(
             position=number,
             kind=names.KIND_WARM_UP,
-            config=baseline,
+            config=kinds[number],
             options=options,
             run_id=tracking.create_child(parent_id, f"warm-up {number}", tags, experiment_id),
             tracking_uri=tracking.store_uri(),
@@ -56,10 +62,14 @@ def warm_up(
         )
 
     def tell(ended: Ended) -> None:
-        took_s = ended.run.data.metrics.get(names.KERNELS_S, math.nan)
+        made_s = ended.run.data.metrics.get(names.KERNELS_S, math.nan)
         if not ended.finished:
             progress.say(f"a board was not warmed up: {ended.result.reason}")
-        elif math.isfinite(took_s):
-            progress.say(f"a board was warmed up in {duration(took_s)}, which counts for no run")
+        elif math.isfinite(made_s):
+            precision = ended.result.job.config.precision
+            progress.say(
+                f"warm-up: the driver took {duration(made_s)} for the kernels of {precision}, "
+                "which counts for no run"
+            )
 
-    run_jobs(executor, range(executor.slots), make_job, on_end=tell, on_lost=tell)
+    run_jobs(executor, range(len(kinds)), make_job, on_end=tell, on_lost=tell)

@@ -59,6 +59,20 @@ class _Signals:
             self._raised = True
             raise Interrupted(self._received[0])
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Raise the signal's exception again where another took its place in the block.
+
+        TensorFlow's compiled parts do that when a signal comes while they make an exception of
+        their own: a RuntimeError about a "MISMATCH of original and normalized exception types".
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._raised:
+                raise Interrupted(self._received[0]) from error
+            raise
+
     def dropped(self, unraisable: Any) -> None:
         """Have a signal come again that broke into a callback, from which nothing can be raised."""
         if isinstance(unraisable.exc_value, Interrupted):

@@ -160,7 +160,8 @@ def open_run(
                 run_logger.tags(tags)
             if params:
                 run_logger.params(params)
-            yield run_logger
+            with signals.kept():
+                yield run_logger
         except (Interrupted, KeyboardInterrupt) as error:
             status, patience = "KILLED", INTERRUPTED_PATIENCE_S
             why = _failure(f"interrupted by {str(error) or 'SIGINT'}")

@@ -11,15 +11,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import tensorflow as tf
-
 from green_screen.power.nvml import Board
-from green_screen.space import TrainingConfig
-from green_screen.training.hardware import gpu_driver
+from green_screen.space import TrainingConfig, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +65,21 @@ def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> Kerne
     """
     if not boards:
         return None
-    quantized = config.internal == "pre_quantization"
+    from green_screen.training.hardware import gpu_driver  # TensorFlow, which a campaign has not
+
     names = sorted({board.name for board in boards})
-    parts = [names, gpu_driver(), tf.__version__, model, config.precision, quantized]
+    parts = [names, gpu_driver(), version("tensorflow"), model, *_kind(config)]
     return KernelSet(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
+
+
+def one_of_each_kind(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
+    """Return the first of the requested configurations for each set of kernels that they need."""
+    found: dict[tuple[str, bool], TrainingConfig] = {}
+    for config in configs:
+        found.setdefault(_kind(resolve(config).effective), config)
+    return list(found.values())
+
+
+def _kind(config: TrainingConfig) -> tuple[str, bool]:
+    """Return the levels of an effective configuration on which its kernels depend."""
+    return config.precision, config.internal == "pre_quantization"

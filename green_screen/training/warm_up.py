@@ -19,7 +19,7 @@ def warm_up(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> No
     """Have the kernels of a training made, unless the driver has kept them from an earlier one.
 
     Args:
-        config: The requested configuration; the campaign's baseline.
+        config: The requested configuration.
         options: What its trainings take beside their factors.
         run: Gets ``kernels_s`` if they were made.
     """

@@ -278,6 +278,17 @@ def test_a_signal_while_a_run_is_being_started_ends_it_as_killed(
     assert found.data.tags[names.TAG_FAILURE] == "interrupted by SIGTERM"
 
 
+def test_an_exception_in_the_place_of_a_signal_is_no_failure() -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"), tracking.open_run() as run:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            raise RuntimeError("REPLACED BY Interrupted: SIGTERM") from None
+    found = read(run.run_id)
+    assert found.info.status == "KILLED"
+    assert found.data.tags[names.TAG_FAILURE] == "interrupted by SIGTERM"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_as_killed_and_only_the_first_counts(number: signal.Signals) -> None:
     before = signal.getsignal(number)

@@ -52,5 +52,17 @@ def test_where_the_driver_keeps_none_every_run_makes_them(folder, monkeypatch):
     assert not made()
 
 
+def test_a_campaign_needs_one_of_each_kind():
+    """By what is executed: quantization-aware training is done in float32."""
+
+    def levels(**factors: object) -> object:
+        return dataclasses.replace(BASELINE, **factors)
+
+    double, aware = levels(precision="float64"), levels(internal="pre_quantization")
+    other = levels(internal="pre_quantization", precision="float16")
+    configs = [BASELINE, double, levels(batch_size=4), aware, other, double]
+    assert kernels.one_of_each_kind(configs) == [BASELINE, double, aware]
+
+
 def test_without_a_board_none_are_needed():
     assert kernels.needed((), "resnet8", BASELINE) is None
