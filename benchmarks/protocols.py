@@ -4,31 +4,33 @@
 ``pairs`` trains ``post_quantization`` and ``None``, which train alike, in turn: the ratio of their
 joules per 1,000 images. What has been run is kept in `--out` and not run again.
 
-    python -m benchmarks.protocols pairs forecasts --out DIR --dataset cifar10 --boards 0,1
+    python -m benchmarks.protocols pairs forecasts --out DIR --dataset cifar10
     python -m benchmarks.protocols table --out DIR
 
-A board does one thing at a time: all pairs, or one configuration both ways.
+Each visible board does one thing at a time: all pairs, or one configuration both ways.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import mean, median
 
-from mlflow.tracking import MlflowClient
-
-from green_screen import names
+from benchmarks.jobs import run_job
+from green_screen import names, tracking
+from green_screen.executors.local import LocalExecutor, local_devices
+from green_screen.options import TrainOptions
+from green_screen.space import Space
+from green_screen.sweep.runner import settle
 
 # Over both regimes: the board waits for its host, or the host for its board.
 CONFIGURATIONS: dict[str, dict[str, str]] = {
@@ -50,75 +52,62 @@ CONFIGURATIONS: dict[str, dict[str, str]] = {
 PAIR = {"batch_size": "64", "optimizer": "SGD"}
 
 
-def run_once(file: Path, options: Mapping[str, str], board: str) -> dict[str, float]:
-    """Do one run in a process of its own and return its figures; at once if it was done before."""
+def run_once(
+    executor: LocalExecutor, file: Path, levels: Mapping[str, str], options: TrainOptions
+) -> None:
+    """Do one run in a process of its own and keep its figures, unless it was done before."""
     if file.is_file():
-        found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-        return found
-    store = f"sqlite:///{file.with_suffix('.db')}"
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
-    if board:
-        environment["CUDA_VISIBLE_DEVICES"] = board
-    began_s = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "entrypoints.train", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    wall_s = time.perf_counter() - began_s
-    if done.returncode != 0:
-        raise RuntimeError(f"{file.stem} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    client = MlflowClient(store)
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    (run,) = client.search_runs(experiments)
-    figures = {**run.data.metrics, "wall_s": wall_s}
+        return
+    config = Space.load().parse(levels)
+    ended = settle(run_job(executor, config, options, experiment="protocols"))
+    run, run_id = ended.run, ended.run.info.run_id
+    figures = {**run.data.metrics, "wall_s": ended.result.wall_s}
     for metric in (names.EPOCH_ENERGY_J, names.EPOCH_TIME_S):
-        history = client.get_metric_history(run.info.run_id, metric)
-        figures[f"sum_{metric}"] = sum(m.value for m in history) if history else math.nan
+        history = tracking.metric_values(run_id, metric)
+        figures[f"sum_{metric}"] = sum(history) if history else math.nan
     for tag in (names.TAG_MEASUREMENT_VALID, names.TAG_FIRST_ON_MACHINE):
         figures[tag] = float(run.data.tags.get(tag) == "true")
     part = file.with_suffix(".part")
     part.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     part.rename(file)
-    print(f"{file.stem}: {wall_s:.0f} s", flush=True)
-    return figures
+    print(f"{file.stem}: {ended.result.wall_s:.0f} s", flush=True)
 
 
-def forecast(name: str, board: str, *, out: Path, common: Mapping[str, str]) -> None:
+def forecast(name: str, executor: LocalExecutor, *, out: Path, options: TrainOptions) -> None:
     """Screen a configuration and train it in full on the same board."""
-    options = {**common, **CONFIGURATIONS[name]}
     stem = name.replace(", ", "-").replace(" ", "-")
-    run_once(out / f"{stem}.screening.json", {**options, "protocol": "screening"}, board)
-    run_once(out / f"{stem}.full.json", options, board)
+    for kind, protocol in (("screening", "screening"), ("full", "full")):
+        of_kind = dataclasses.replace(options, protocol=protocol)
+        run_once(executor, out / f"{stem}.{kind}.json", CONFIGURATIONS[name], of_kind)
 
 
-def pairs(n_pairs: int, board: str, *, out: Path, common: Mapping[str, str]) -> None:
+def pairs(n_pairs: int, executor: LocalExecutor, *, out: Path, options: TrainOptions) -> None:
     """Train the two levels in turn, the first of a pair by turns too."""
     for pair in range(n_pairs):
-        levels = ("None", "post_quantization")
-        for level in levels if pair % 2 == 0 else levels[::-1]:
-            options = {**common, **PAIR, "epochs": "2", "internal": level}
-            run_once(out / f"pair-{pair}-{level}.json", options, board)
+        both = ("None", "post_quantization")
+        for level in both if pair % 2 == 0 else both[::-1]:
+            levels = {**PAIR, "internal": level}
+            run_once(executor, out / f"pair-{pair}-{level}.json", levels, options)
 
 
-def run_on(boards: Sequence[str], tasks: Sequence[Callable[[str], None]]) -> None:
+def run_on_each_board(tasks: Sequence[Callable[[LocalExecutor], None]]) -> None:
     """Do the tasks in order, as many at once as there are boards; one that fails is told."""
-    free: SimpleQueue[str] = SimpleQueue()
-    for board in boards:
-        free.put(board)
+    free: SimpleQueue[LocalExecutor] = SimpleQueue()
 
-    def do(task: Callable[[str], None]) -> None:
-        board = free.get()
+    def do(task: Callable[[LocalExecutor], None]) -> None:
+        executor = free.get()
         try:
-            task(board)
+            task(executor)
         except RuntimeError as error:
             print(error, flush=True)
         finally:
-            free.put(board)
+            free.put(executor)
 
-    with ThreadPoolExecutor(len(boards)) as pool:
+    with ExitStack() as stack:
+        devices = local_devices()
+        for device in devices:
+            free.put(stack.enter_context(LocalExecutor(devices=[device])))
+        pool = stack.enter_context(ThreadPoolExecutor(len(devices)))
         list(pool.map(do, tasks))
 
 
@@ -179,24 +168,35 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--samples", default="12000")
-    parser.add_argument("--image_size", default="32")
-    parser.add_argument("--epochs", default="10", help="of each training that is forecast")
+    parser.add_argument("--samples", type=int, default=12000)
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=10, help="of each training that is forecast")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--boards", default="", help="as in CUDA_VISIBLE_DEVICES, used at once")
+    # At 32 pixels the host sets the pace, and equal runs on an H100 differ by 8 %.
+    parser.add_argument("--pair_image_size", type=int, default=224)
+    parser.add_argument("--pair_samples", type=int, default=1500)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    out, boards = arguments.out.resolve(), arguments.boards.split(",")
-    common = {
-        name: getattr(arguments, name)
-        for name in ("dataset", "model", "samples", "image_size", "epochs")
-    }
-    tasks: list[Callable[[str], None]] = []
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    tracking.use_store(f"sqlite:///{out / 'mlflow.db'}")
+    os.environ["GREEN_SCREEN_SPOOL"] = str(out / "spool")
+    options = TrainOptions(
+        dataset=arguments.dataset,
+        model=arguments.model,
+        samples=arguments.samples,
+        image_size=arguments.image_size,
+        epochs=arguments.epochs,
+    )
+    of_pairs = dataclasses.replace(
+        options, epochs=2, image_size=arguments.pair_image_size, samples=arguments.pair_samples
+    )
+    tasks: list[Callable[[LocalExecutor], None]] = []
     if "pairs" in arguments.parts:
-        tasks.append(partial(pairs, arguments.pairs, out=out, common=common))
+        tasks.append(partial(pairs, arguments.pairs, out=out, options=of_pairs))
     if "forecasts" in arguments.parts:
-        tasks += [partial(forecast, name, out=out, common=common) for name in CONFIGURATIONS]
-    run_on(boards, tasks)
+        tasks += [partial(forecast, name, out=out, options=options) for name in CONFIGURATIONS]
+    if tasks:
+        run_on_each_board(tasks)
     table(out)
 
 
