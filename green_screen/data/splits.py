@@ -99,23 +99,6 @@ def check_batch_size(split: Split, batch_size: int) -> None:
         )
 
 
-def predefined_split(labels: NDArray[np.int64], test_from: int, seed: int) -> Split:
-    """Keep the test part that a data set comes with; a tenth of the rest is for validation.
-
-    The test images stay in their order.
-
-    Args:
-        labels: Class of each image, int64 [n].
-        test_from: Index of the first test image; all after it are test images too.
-        seed: Seed of the drawing of the validation part.
-    """
-    order = _class_order(labels[:test_from], seed)
-    in_validation = _evenly(test_from, max(1, test_from // 10))
-    rng = np.random.default_rng(seed)
-    train, validation = (rng.permutation(p) for p in (order[~in_validation], order[in_validation]))
-    return Split(train, validation, np.arange(test_from, len(labels), dtype=np.int64))
-
-
 def stratified_subset(labels: NDArray[np.int64], n_images: int, seed: int) -> Indices:
     """Return ascending indices of `n_images` images that keep the classes' proportions.
 

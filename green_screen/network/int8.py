@@ -188,11 +188,6 @@ class Int8Model:
         (self._output,) = self._interpreter.get_output_details()
         self._batch = 0
 
-    def tensor_dtypes(self) -> dict[str, str]:
-        """Return tensor -> dtype."""
-        details = self._interpreter.get_tensor_details()
-        return {tensor["name"]: np.dtype(tensor["dtype"]).name for tensor in details}
-
     def predict(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return class probabilities ``[n, n_classes]`` of preprocessed images ``[n, s, s, 3]``.
 

@@ -11,7 +11,7 @@ from green_screen.data.pipeline import (
     from_parts,
     make_pipeline,
 )
-from green_screen.data.splits import predefined_split
+from green_screen.data.splits import Split
 from green_screen.options import OptionError
 from green_screen.space import Space, TrainingConfig
 
@@ -291,7 +291,8 @@ def test_keras_evaluates_the_exact_means(dataset):
 
 
 def test_a_predefined_test_part(dataset):
-    split = predefined_split(dataset.labels, dataset.predefined_test_from, 1)
+    assert dataset.predefined_test_from == 150
+    split = Split(*np.split(np.arange(200), [120, 150]))
     pipeline = from_parts(dataset, split, config(), seed=1)
     images = np.concatenate([x[weight > 0] for x, _, weight in batches(pipeline.test)])
     assert numbers(images).tolist() == list(range(150, 200))

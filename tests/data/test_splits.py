@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from green_screen.data.splits import (
     part_sizes,
-    predefined_split,
     split_indices,
     stratified_subset,
 )
@@ -112,12 +111,3 @@ def test_what_cannot_be_split_is_refused(counts, partitioning, message):
 def test_subsets_that_are_too_large_or_too_small_are_refused(samples, message):
     with pytest.raises(OptionError, match=message):
         stratified_subset(np.repeat(np.arange(10), 10), samples, 0)
-
-
-def test_predefined_test_part_stays_whole():
-    labels = np.tile(np.arange(10), 120)
-    split = predefined_split(labels, 1000, 7)
-    assert np.array_equal(split.test, np.arange(1000, 1200))
-    assert len(split.train) == 900
-    assert np.array_equal(np.sort(np.concatenate([split.train, split.validation])), np.arange(1000))
-    assert np.array_equal(np.bincount(labels[split.validation]), [10] * 10)
