@@ -40,10 +40,10 @@ RULE = (
     "The best, by the rule of the selection on predicted energies and accuracies, of the "
     "configurations that no run has tried, whose levels and pair of precision and internal were "
     "each run, of whose pairs of precision, optimizer and learning rate none diverged in half of "
-    "its runs, and whose batch size, precision and internal did not fail together in all runs. An "
-    "accuracy that is not shown to differ from the best run's (Scheffé's criterion) counts as the "
-    "same. It must be predicted to be better than the best run by 1 %; of those within 1 % of the "
-    "best, it is the one that differs from the best run in the fewest factors."
+    "its runs, and whose batch size, precision and internal did not fail together in all runs. A "
+    "predicted accuracy that is not shown to be higher than the best run's (Scheffé's criterion) "
+    "counts as that at most. It must be predicted to be better than the best run by 1 %; of those "
+    "within 1 % of the best, it is the one that differs from the best run in the fewest factors."
 )
 
 CANDIDATE_COLUMNS = (
@@ -201,9 +201,11 @@ def _with_scores(
         return unknown.assign(score=score(unknown["accuracy"], unknown["energy_j"], objective))
     levels = table[list(FACTOR_NAMES)]
     table = table.join(accuracy.model.predict(levels))
-    # The best of many differences that are noise would be noise.
+    # The best of many gains that are noise would be noise; a loss counts, shown or not.
     shown = accuracy.model.differs(levels, best_run) | table["accuracy"].isna()
-    counted = table["accuracy"].where(shown, table["accuracy"].iloc[best_run])
+    counted = table["accuracy"].where(
+        shown, table["accuracy"].clip(upper=table["accuracy"].iloc[best_run])
+    )
     return table.assign(score=score(counted, table["energy_j"], objective))
 
 

@@ -24,9 +24,12 @@ _EXECUTION = re.compile(
     r"|LD_PRELOAD|MALLOC_CONF"
 )
 # ... but for those that say what to print, what is installed or which board is whose, those that
-# scikit-learn sets as it is imported, and those that have a tag of their own.
+# scikit-learn sets as it is imported, those of Terraform, which has the same beginning (secrets
+# among them), and those that have a tag of their own.
 _NO_EXECUTION = re.compile(
     r"TF_CPP_\w+|TF_USE_LEGACY_KERAS|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|VERSION|HOME|PATH|ROOT)"
+    r"|TF_(CLI|TOKEN|VAR|LOG|CLOUD|REGISTRY|STATE|PLUGIN_CACHE)_\w+"
+    r"|TF_(LOG|INPUT|IGNORE|DATA_DIR|WORKSPACE|IN_AUTOMATION|REATTACH_PROVIDERS)"
     r"|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)"
     r"|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_\w+|PRODUCT_NAME)|XLA_FLAGS"
 )

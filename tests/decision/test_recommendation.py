@@ -185,6 +185,16 @@ def test_a_pair_that_was_never_run_is_not_extrapolated(
     assert set(table.loc[both, "left_out"]) == {"precision with internal never run"}
 
 
+def test_an_accuracy_that_is_predicted_to_be_lower_counts_as_such(
+    runs: pd.DataFrame, law: LawAnalysis, accuracy: AccuracyAnalysis
+) -> None:
+    """A loss of fifty points may not be shown by a hundred runs, and is no reason to take it."""
+    found, why = recommend(runs, law, accuracy, select(runs))
+    assert found is not None, why
+    counted = found.candidates["score"] * found.candidates["energy_j"] / 1000
+    assert (counted <= found.candidates["accuracy"] + 1e-9).all()
+
+
 def test_there_is_none_where_every_combination_was_run(
     runs: pd.DataFrame, law: LawAnalysis, accuracy: AccuracyAnalysis
 ) -> None:

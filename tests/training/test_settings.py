@@ -128,7 +128,11 @@ def test_what_changes_the_execution_is_told_and_nothing_else() -> None:
         "KMP_INIT_AT_FORK": "FALSE",
         "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
         "NVIDIA_VISIBLE_DEVICES": "all",
+        "TF_CLI_CONFIG_FILE": "/home/me/.terraformrc",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_LOG": "INFO",
+        "TF_TOKEN_app_terraform_io": "a secret of Terraform's",
+        "TF_VAR_region": "eu-north-1",
         "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",  # a tag of its own
     }
     expected = ", ".join(f"{name}={value}" for name, value in told.items())
