@@ -56,7 +56,8 @@ _FIXED: dict[str, Any] = {
 class CarbonTotals:
     """Energy and emissions since the tracker started.
 
-    `silent` counts for how many intervals between readings CPU, GPU and RAM had no figure.
+    `silent` counts for how many intervals between readings CPU, GPU and RAM had no figure;
+    `readings` are the two of CodeCarbon's that these follow from, themselves without any.
     """
 
     time_s: float = 0.0
@@ -65,6 +66,7 @@ class CarbonTotals:
     ram_kwh: float = 0.0
     emissions_kg: float = 0.0
     silent: tuple[int, ...] = (0, 0, 0)
+    readings: tuple[CarbonTotals, ...] = ()
 
     @property
     def kg_per_kwh(self) -> float:
@@ -73,7 +75,7 @@ class CarbonTotals:
         return self.emissions_kg / kwh if kwh > 0 else math.nan
 
     def at(self, time_s: float, rate: CarbonTotals) -> CarbonTotals:
-        """Return the totals at a later time if things go on at the mean rate since `rate`."""
+        """Return the totals at another time, if things go at the mean rate since `rate`."""
         known_s = self.time_s - rate.time_s
         share = (time_s - self.time_s) / known_s if known_s > 0 else 0.0
         return CarbonTotals(
@@ -83,6 +85,7 @@ class CarbonTotals:
             self.ram_kwh + share * (self.ram_kwh - rate.ram_kwh),
             self.emissions_kg + share * (self.emissions_kg - rate.emissions_kg),
             self.silent,
+            (replace(rate, readings=()), replace(self, readings=())),
         )
 
 
@@ -196,7 +199,9 @@ class CarbonTracker:
         ours_kwh = data.cpu_energy + data.ram_energy + gpu_kwh
         emissions_kg = data.emissions * ours_kwh / all_kwh if all_kwh > 0 else 0.0
         totals = CarbonTotals(now, data.cpu_energy, gpu_kwh, data.ram_energy, emissions_kg)
-        self._before, self._last = self._last, self._with_silence(totals)
+        totals = self._with_silence(totals)
+        readings = (replace(self._last, readings=()), totals)
+        self._before, self._last = self._last, replace(totals, readings=readings)
         return self._last
 
     def _with_silence(self, totals: CarbonTotals) -> CarbonTotals:
@@ -262,7 +267,13 @@ def parts_between(start: CarbonTotals, end: CarbonTotals) -> dict[str, Part]:
 
     A component of zero has no sensor: it is missing. The same holds for one that had no figure in
     a part of the window, because its sum lacks that part.
+
+    Where the window begins between two of CodeCarbon's readings, its beginning was carried on from
+    the first and may have come to more than the second: it is taken between the two.
     """
+    if end.readings and end.readings[0].time_s < start.time_s < end.readings[1].time_s:
+        between = end.readings[1].at(start.time_s, end.readings[0])
+        start = replace(between, silent=start.silent)
     kwh = {
         "cpu": end.cpu_kwh - start.cpu_kwh,
         "gpu": end.gpu_kwh - start.gpu_kwh,

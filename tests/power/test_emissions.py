@@ -69,6 +69,22 @@ def test_between_two_measurements_the_rate_is_carried_on():
     assert dataclasses.astuple(later)[:5] == pytest.approx((12.5, 1.25, 2.5, 3.75, 5.0))
 
 
+def test_a_window_that_begins_between_two_readings_takes_its_part_of_what_lies_between():
+    """Carried on at a high rate, its beginning came to more than the next reading said."""
+    first = CarbonTotals(0.0, 0.0, 0.0, 0.0, 0.0)
+    high = CarbonTotals(1.0, 10.0, 10.0, 10.0, 1.0)
+    low = CarbonTotals(2.0, 11.0, 11.0, 11.0, 1.1)
+    low = dataclasses.replace(low, readings=(high, low))
+    start = high.at(1.9, first)
+    assert start.cpu_kwh == pytest.approx(19.0)
+    ends = [(low, 0.1), (low.at(2.5, high), 0.6), (CarbonTotals(3.0, 30.0, 30.0, 30.0, 3.0), 11.0)]
+    for end, kwh in ends:
+        reading = between(start, end, with_gpu=True)
+        assert (reading.cpu_kwh, reading.ram_kwh) == (pytest.approx(kwh), pytest.approx(kwh))
+    # Before a reading that the window's end does not follow from, nothing is to be corrected.
+    assert between(high, low, with_gpu=True).cpu_kwh == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("lacking", ["cpu", "gpu", "ram"])
 def test_a_zero_is_a_missing_sensor_and_takes_the_emissions_with_it(lacking):
     start = CarbonTotals(0.0, 1.0, 1.0, 1.0, 1.0)
