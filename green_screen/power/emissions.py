@@ -269,16 +269,13 @@ def parts_between(start: CarbonTotals, end: CarbonTotals) -> dict[str, Part]:
     a part of the window, because its sum lacks that part.
 
     Where the window begins between two of CodeCarbon's readings, its beginning was carried on from
-    the first and may have come to more than the second: it is taken between the two.
+    the first and may have come to more than the second. Such a component's beginning is taken
+    between the two; neighbouring windows then add up to a little more than the whole.
     """
+    kwh = _rises(start, end)
     if end.readings and end.readings[0].time_s < start.time_s < end.readings[1].time_s:
-        between = end.readings[1].at(start.time_s, end.readings[0])
-        start = replace(between, silent=start.silent)
-    kwh = {
-        "cpu": end.cpu_kwh - start.cpu_kwh,
-        "gpu": end.gpu_kwh - start.gpu_kwh,
-        "ram": end.ram_kwh - start.ram_kwh,
-    }
+        between = _rises(end.readings[1].at(start.time_s, end.readings[0]), end)
+        kwh = {name: value if value > 0 else between[name] for name, value in kwh.items()}
     gaps = dict(zip(kwh, zip(start.silent, end.silent, strict=True), strict=True))
     return {
         name: Part(math.nan, NO_FIGURE)
@@ -287,6 +284,14 @@ def parts_between(start: CarbonTotals, end: CarbonTotals) -> dict[str, Part]:
         if gaps[name][0] < gaps[name][1]
         else Part(value)
         for name, value in kwh.items()
+    }
+
+
+def _rises(start: CarbonTotals, end: CarbonTotals) -> dict[str, float]:
+    return {
+        "cpu": end.cpu_kwh - start.cpu_kwh,
+        "gpu": end.gpu_kwh - start.gpu_kwh,
+        "ram": end.ram_kwh - start.ram_kwh,
     }
 
 

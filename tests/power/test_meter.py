@@ -260,7 +260,9 @@ def test_estimates_of_neighbouring_windows_add_up():
         parts = [meter.between(a, b) for a, b in zip(marks, marks[1:], strict=False)]
         whole = meter.between(marks[0], marks[-1])
     assert all(part.energy_j > 0 for part in parts)
-    assert sum(part.energy_j for part in parts) == pytest.approx(whole.energy_j)
+    # But for windows that were carried on too far: by less than CodeCarbon can measure.
+    carried_on_j = 0.06 * whole.energy_j / whole.seconds
+    assert sum(part.energy_j for part in parts) == pytest.approx(whole.energy_j, abs=carried_on_j)
 
 
 def test_windows_of_several_threads_count_no_time_twice():
