@@ -62,7 +62,7 @@ def lines(result: Analyzed) -> Iterator[str]:
     if result.model is not None:
         yield f"  {command_line('promote')} --name {result.model.name}"
     if _IN_SOURCES:
-        full = "the full experiment: 100 configurations of ResNet-50 (a GPU and hours)"
+        full = "the full experiment: 100 configurations of ResNet-50 (needs a GPU)"
         yield f"  make study    {full}"
 
 

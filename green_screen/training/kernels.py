@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from green_screen.power.nvml import Board
@@ -65,10 +64,13 @@ def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> Kerne
     """
     if not boards:
         return None
-    from green_screen.training.hardware import gpu_driver  # TensorFlow, which a campaign has not
+    # Here, for a campaign's process asks for the kinds alone and has no TensorFlow.
+    import tensorflow as tf
+
+    from green_screen.training.hardware import gpu_driver
 
     names = sorted({board.name for board in boards})
-    parts = [names, gpu_driver(), version("tensorflow"), model, *_kind(config)]
+    parts = [names, gpu_driver(), tf.__version__, model, *_kind(config)]
     return KernelSet(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
 
 
