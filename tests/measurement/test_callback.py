@@ -146,6 +146,7 @@ def test_a_server_that_fails_costs_its_figures_and_not_the_training(
         def on_train_end(self, logs: object = None) -> None:
             rename("lost", "latest_metrics")
 
+    caplog.set_level("WARNING", "green_screen")
     with mlflow.start_run():
         fit(model(), Outage(), SMICallback(directory=tmp_path / "smi"))
     assert [row["epoch"] for row in rows(tmp_path / "smi")] == ["pre", "0", "1", "2", "post"]
@@ -308,6 +309,7 @@ class Gone(keras.callbacks.Callback):
 def test_files_that_can_no_longer_be_written_cost_themselves_and_not_the_training(
     tmp_path, store, caplog
 ):
+    caplog.set_level("WARNING", "green_screen")
     callback = SMICallback(directory=tmp_path / "smi")
     with mlflow.start_run() as run:
         fit(model(), callback, Gone(tmp_path / "smi"))

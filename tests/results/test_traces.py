@@ -11,6 +11,7 @@ from green_screen.results.traces import read_run_trace
 
 
 def test_a_trace_is_read_as_it_was_written_and_its_want_is_no_error(store, tmp_path, caplog):
+    caplog.set_level("WARNING", "green_screen")
     with mlflow.start_run() as run:
         assert read_run_trace(run.info.run_id) is None
         write_trace(run_trace(), tmp_path / names.TRACE_PARQUET)
