@@ -11,7 +11,7 @@ LOCK := $(if $(and $(strip $(DRIVER)),$(X86)),requirements-gpu.lock,requirements
 
 # The first campaign, on the bundled digits: ResNet-50 on a GPU, a smaller network on two CPU cores.
 ifeq ($(LOCK),requirements-gpu.lock)
-QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 18 \
+QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 15 \
   --design balanced --n_runs 10 --baseline_every 5
 QUICK_PAIRS := 3
 QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; about a quarter of an hour on an H100

@@ -143,7 +143,7 @@ class SMICallback(KerasCallback):
         self._files.idle_row("pre", idle)
         if idle is not None:
             # Said now, because a training that is cut off does not come to its summary.
-            source = {names.TAG_ENERGY_SOURCE: idle.source}
+            source = {names.TAG_ENERGY_SOURCE: idle.reading.source}
             self._log(lambda log: log.tags(source))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from green_screen import names
-from green_screen.power.idle import idle_power_w
-from green_screen.power.meter import EnergyReading
+from green_screen.power.idle import Idle
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +80,13 @@ class LogFiles:
         """
         self._first_s = time.perf_counter() - elapsed_s
 
-    def idle_row(self, label: str, reading: EnergyReading | None) -> None:
+    def idle_row(self, label: str, idle: Idle | None) -> None:
         """Append what was measured while the machine waited; nothing if it was not."""
-        if reading is None:
+        if idle is None:
             return
+        reading = idle.reading
         row = {
-            names.GPU_POWER_MEAN_W: idle_power_w(reading) if reading.devices else math.nan,
+            names.GPU_POWER_MEAN_W: idle.power_w if reading.devices else math.nan,
             names.GPU_TEMPERATURE_C: reading.temperature_c,
             names.GPU_UTILIZATION_PERCENT: reading.utilization_percent,
         }

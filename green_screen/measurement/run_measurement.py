@@ -27,6 +27,7 @@ from green_screen.measurement.summary import (
 from green_screen.measurement.used_gpus import measurable_gpus, other_boards, synchronize_gpu
 from green_screen.power import idle, rapl
 from green_screen.power.heartbeat import Heartbeat
+from green_screen.power.idle import Idle
 from green_screen.power.meter import EnergyMeter, EnergyReading, Mark
 from green_screen.power.nvml import Board, NvmlError
 
@@ -104,9 +105,9 @@ class RunMeasurement:
         self._first: Mark | None = None
         self._last: Mark | None = None
         self._start_unix_s = math.nan
-        self._idle_before: EnergyReading | None = None
-        self._idle_in_context: EnergyReading | None = None
-        self._idle_after: EnergyReading | None = None
+        self._idle_before: Idle | None = None
+        self._idle_in_context: Idle | None = None
+        self._idle_after: Idle | None = None
         self._missing: dict[str, str] = {}
 
     @property
@@ -120,12 +121,12 @@ class RunMeasurement:
         return self._meter.boards
 
     @property
-    def idle_before(self) -> EnergyReading | None:
+    def idle_before(self) -> Idle | None:
         """The machine waiting before the run."""
         return self._idle_before
 
     @property
-    def idle_after(self) -> EnergyReading | None:
+    def idle_after(self) -> Idle | None:
         """The machine waiting after the run; ``None`` until then."""
         return self._idle_after
 
@@ -152,9 +153,9 @@ class RunMeasurement:
         if self._mismatch:
             logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
         elif self._meter.no_gpu_reason:
-            source = self._idle_before.source
+            source = self._idle_before.reading.source
             logger.info("energy is by %s: %s", source, self._meter.no_gpu_reason)
-        if self._idle_before.carbon.cpu_source != rapl.SOURCE_RAPL:
+        if self._idle_before.reading.carbon.cpu_source != rapl.SOURCE_RAPL:
             cpu = rapl.cpu_source()
             if cpu.hint:
                 logger.log(logging.WARNING if cpu.can_be_allowed else logging.INFO, cpu.hint)
@@ -473,10 +474,10 @@ class RunMeasurement:
             worked_until_s = self._last.time_s if self._last else -math.inf
             self._idle_after = self._wait("idle after", worked_until_s)
 
-    def _wait(self, name: str, worked_until_s: float = -math.inf) -> EnergyReading:
-        start, end = idle.wait(self._meter, worked_until_s=worked_until_s)
+    def _wait(self, name: str, worked_until_s: float = -math.inf) -> Idle:
+        waited, start, end = idle.wait(self._meter, name, worked_until_s=worked_until_s)
         self._inner.append((name, start, end))
-        return self._meter.between(start, end, name)
+        return waited
 
 
 def _power_limit_w(board: Board) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from green_screen.power.idle import Idle
 from green_screen.power.meter import EnergyReading, Mark
 from green_screen.power.nvml import Board
 from green_screen.power.trace import PowerSamples
@@ -105,9 +106,9 @@ class RunRecord(Measured):
     steady_validations: tuple[Epoch, ...]
     steady: tuple[Epoch, ...]
     left_out: str
-    idle_before: EnergyReading | None
-    idle_in_context: EnergyReading | None
-    idle_after: EnergyReading | None
+    idle_before: Idle | None
+    idle_in_context: Idle | None
+    idle_after: Idle | None
     boards: tuple[Board, ...]
     min_window_s: float
     power_limits_w: tuple[float, ...]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from green_screen import names
 from green_screen.measurement.run_record import NAN, Epoch, RunRecord, mean, per_epoch
 from green_screen.power import validity
-from green_screen.power.idle import idle_power_w
 from green_screen.power.meter import EnergyReading
 from green_screen.power.nvml import COUNTER_UPDATE_S
 
@@ -386,12 +385,12 @@ def _sum(readings: list[EnergyReading]) -> Figure:
 
 def _idle_figures(record: RunRecord) -> dict[str, Figure]:
     before, context, after = (
-        Figure(idle_power_w(reading), reading.reason)
-        if reading is not None
+        Figure(idle.power_w, idle.reading.reason)
+        if idle is not None
         else Figure(NAN, "the run ended before its idle power was measured")
-        for reading in (record.idle_before, record.idle_in_context, record.idle_after)
+        for idle in (record.idle_before, record.idle_in_context, record.idle_after)
     )
-    start = record.idle_before
+    start = record.idle_before.reading if record.idle_before else None
     figures = {
         names.IDLE_POWER_W: Figure(
             mean((context.value, after.value)), context.reason or after.reason

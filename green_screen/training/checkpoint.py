@@ -263,7 +263,7 @@ class Checkpoints:
             for epoch, metrics in self.rows:
                 training.run.metrics(metrics, step=epoch)
         if measurement.idle_before is not None:
-            self.tags({names.TAG_ENERGY_SOURCE: measurement.idle_before.source})
+            self.tags({names.TAG_ENERGY_SOURCE: measurement.idle_before.reading.source})
         logger.info("going on from the checkpoint after epoch %d", self.first_epoch)
 
 

@@ -88,7 +88,7 @@ def test_integrated_again_it_gives_the_energies_of_a_training(boards, tmp_path, 
         logged_j[f"epoch {number}"] = epoch[names.GPU_INTEGRAL_J]
         logged_j[f"validation {number}"] = epoch[names.VALIDATION_ENERGY_J]
     idle = (run.idle_before, run.idle_after)
-    logged_j["idle before"], logged_j["idle after"] = (reading.energy_j for reading in idle)
+    logged_j["idle before"], logged_j["idle after"] = (waited.reading.energy_j for waited in idle)
     assert {name: joules[name] for name in logged_j} == pytest.approx(logged_j, rel=1e-6)
     assert joules.keys() - logged_j.keys() == {"idle in context"}
 

@@ -111,8 +111,10 @@ class SimulatedBoard:
 
     Attributes:
         curve: Power over time.
-        averaging_s: How much of the time before a power reading it is the mean of: 0.025 for
-            instantaneous readings, 1.0 for those of Ampere and newer.
+        averaging_s: How much of the time before a power reading it is the mean of: 1.0 for Ampere
+            and newer.
+        instant_averaging_s: The same of a reading of this moment; ``None`` where the board has
+            none.
         update_s: How often counter and power reading are renewed.
         unsupported: Names of pynvml functions that answer "not supported".
         denied: Names of pynvml functions that answer "no permission".
@@ -131,6 +133,7 @@ class SimulatedBoard:
     uuid: str = ""
     pci_bus_id: str = ""
     averaging_s: float = 1.0
+    instant_averaging_s: float | None = 0.025
     update_s: float = 0.1
     unsupported: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
@@ -159,10 +162,11 @@ class SimulatedBoard:
             energy_j = self.curve.energy_j(updated_s) - self.curve.energy_j(restarted[-1])
         return int(max(0.0, energy_j) * 1000) % self.counter_modulus_mj
 
-    def reading_w(self, t: float) -> float:
+    def reading_w(self, t: float, averaging_s: float | None = None) -> float:
         """Return the power that a reading shows."""
+        averaging_s = self.averaging_s if averaging_s is None else averaging_s
         updated_s = int(round(t / self.update_s, 6)) * self.update_s
-        start_s = max(0.0, updated_s - self.averaging_s)
+        start_s = max(0.0, updated_s - averaging_s)
         if updated_s <= start_s:
             return self.curve.energy_j(1e-3) / 1e-3
         return (self.curve.energy_j(updated_s) - self.curve.energy_j(start_s)) / (
@@ -371,6 +375,17 @@ class Simulation:
     def nvmlDeviceGetPowerUsage(self, handle: tuple[str, int]) -> int:  # noqa: N802
         board = self._board(handle, "nvmlDeviceGetPowerUsage")
         return round(board.reading_w(self.clock()) * 1000)
+
+    def nvmlDeviceGetFieldValues(  # noqa: N802
+        self, handle: tuple[str, int], fields: list[int]
+    ) -> list[Any]:
+        assert fields == [pynvml.NVML_FI_DEV_POWER_INSTANT]
+        board = self._board(handle, "nvmlDeviceGetFieldValues")
+        if board.instant_averaging_s is None:
+            return [SimpleNamespace(nvmlReturn=pynvml.NVML_ERROR_NOT_SUPPORTED)]
+        reading_w = board.reading_w(self.clock(), board.instant_averaging_s)
+        value = SimpleNamespace(uiVal=round(reading_w * 1000))
+        return [SimpleNamespace(nvmlReturn=pynvml.NVML_SUCCESS, value=value)]
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: tuple[str, int]) -> int:  # noqa: N802
         return self._board(handle, "nvmlDeviceGetEnforcedPowerLimit").power_limit_w * 1000
