@@ -11,10 +11,10 @@ LOCK := $(if $(and $(strip $(DRIVER)),$(X86)),requirements-gpu.lock,requirements
 
 # The first campaign, on the bundled digits: ResNet-50 on a GPU, a smaller network on two CPU cores.
 ifeq ($(LOCK),requirements-gpu.lock)
-QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 15 \
+QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 --image_size 32 --epochs 14 \
   --design balanced --n_runs 10 --baseline_every 5
 QUICK_PAIRS := 3
-QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; about a quarter of an hour on an H100
+QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; less than a quarter of an hour on an H100
 else
 QUICK ?= --config green_screen/quick.yaml --dataset digits --model resnet8 --image_size 12 --epochs 4 \
   --design grid --grid_factors batch_size,precision,lr_schedule --replicates 3 --baseline_every 6
@@ -26,7 +26,7 @@ endif
 QUICK_ANALYSIS ?= --objective energy --min_accuracy 0.9 --final_repeats $(QUICK_PAIRS)
 # The published settings.
 STUDY ?= --n_runs 100 --dataset cifar100 --model resnet50 --epochs 50 --design balanced --baseline_every 10 \
-  --cooldown_band_c 15 --cooldown_timeout_s 20
+  --max_window_s 10 --cooldown_band_c 15 --cooldown_timeout_s 20
 
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
