@@ -10,11 +10,11 @@ from green_screen import names
 from green_screen.measurement.run_record import NAN, Epoch
 from green_screen.power.nvml import COUNTER_UPDATE_S
 
-# Two runs of the same work differ, mostly because their hosts are shared: replicates on H100s by
-# 0.4 to 3.5 % (docs/measuring.md). Standard deviations, relative to the steady part and to what
-# comes before it, of which a window of one run can tell nothing.
-BETWEEN_RUNS = 0.015
-BETWEEN_STARTS = 0.05
+# Two runs of the same work, one soon after the other on one board, differ mostly because hosts are
+# shared. Root mean squares of the differences on H100s (docs/measuring.md), relative to the steady
+# part and to what comes before it, of which a window of one run can tell nothing.
+BETWEEN_RUNS = 0.06
+BETWEEN_STARTS = 0.12
 # Epochs of one run on a shared host differ by 4 %, as standard deviation (docs/measuring.md): what
 # stands for their scatter while there are too few to tell.
 EPOCH_SCATTER = 0.04
