@@ -17,6 +17,9 @@ from green_screen.space import TrainingConfig
 # How often the store is asked for the epochs of a run under way, and after a call that failed.
 _LOOK_S = 2.0
 _LOOK_AFTER_FAILURE_S = 60.0
+# A first epoch traces, compiles and tunes, 10 to 50 s on a GPU: one that is shorter than this says
+# nothing of the others.
+_TELLING_EPOCH_S = 60.0
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Forecast:
     A run to come takes what those that have ended say of its levels: log seconds are regressed on
     them, shrunk towards the mean as far as the runs are few (scikit-learn's BayesianRidge). Until
     one has ended, the time is guessed from the epochs of the runs under way, which the store is
-    asked for. The guess is too high at first: a first epoch is longer than the others.
+    asked for: from the second, or from a first one that is so long that its start hardly counts.
     """
 
     def __init__(
@@ -140,7 +143,8 @@ class Forecast:
                 # What is only shown must never end a campaign.
                 self._not_before = time.monotonic() + _LOOK_AFTER_FAILURE_S
                 return
-            if len(epochs_s) > run.n_seen:
+            telling = len(epochs_s) > 1 or run.epochs == 1 or sum(epochs_s) >= _TELLING_EPOCH_S
+            if len(epochs_s) > run.n_seen and telling:
                 run.n_seen = len(epochs_s)
                 one_s = epochs_s[-1]
                 run.whole_s = time.monotonic() - run.started + (run.epochs - run.n_seen) * one_s

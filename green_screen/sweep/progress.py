@@ -226,7 +226,7 @@ class CampaignProgress:
     def _time_left(self) -> str:
         left_s = self._forecast.left_s()
         if math.isnan(left_s):
-            return "time left: after an epoch"
+            return "time left: after the first epochs"
         return f"{duration(left_s)} left{' (a guess)' if self._forecast.guessed else ''}"
 
 

@@ -189,10 +189,27 @@ def test_the_first_run_s_epochs_tell_the_time_left(
             progress.poll()
             assert progress._time_left() == "0:03:00 left (a guess)"
     assert file.getvalue().splitlines() == [
-        "run 1 of 4: 000 baseline (0 J so far, time left: after an epoch)",
-        # 30 s are over, four epochs and three runs are to come, all as long as the first epoch.
-        "  0:06:50 left (a guess)",
+        "run 1 of 4: 000 baseline (0 J so far, time left: after the first epochs)",
+        # Not by the first epoch, which says nothing: three epochs and three runs are to come.
+        "  0:03:00 left (a guess)",
     ]
+
+
+@pytest.mark.parametrize(("epochs", "first_s"), [(5, 100.0), (1, 20.0)])
+def test_a_long_or_only_first_epoch_tells_too(
+    store: str, monkeypatch: pytest.MonkeyPatch, epochs: int, first_s: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(forecast, "time", clock)
+    with tracking.open_run() as run:
+        left = forecast.Forecast(1, [BASELINE])
+        options = TrainOptions(epochs=epochs)
+        left.started(dataclasses.replace(job(0), run_id=run.run_id, options=options))
+        clock.now_s += first_s
+        run.metrics({names.EPOCH_TIME_S: first_s}, step=0)
+        assert run.flush(60.0)
+        left.look()
+        assert left.left_s() == pytest.approx((epochs - 1) * first_s)
 
 
 def test_a_store_that_is_away_costs_a_guess_and_nothing_else(
