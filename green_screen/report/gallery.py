@@ -127,7 +127,8 @@ def draw_all(
             "trace",
             "Power over one epoch",
             "Sampled ten times a second, in the epoch of median length, the first apart. On both "
-            "sides: the board as it waits before the training and after the run.",
+            "sides: the board as it waits before the training and after the run. Newer boards tell "
+            "the mean of the last second: right after the run the work is still in it.",
             epoch_power(powers),
         ),
         render(
