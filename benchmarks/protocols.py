@@ -171,8 +171,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=12000)
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="of each training that is forecast")
-    # As `make study` screens: on an H100 a run differs more from its repetition than a longer window
-    # would tell.
+    # As `make study` screens: on an H100 a run differs more from its repetition than a longer
+    # window would tell.
     parser.add_argument("--max_window_s", type=float, default=10.0)
     parser.add_argument("--pairs", type=int, default=5)
     # At 32 pixels the host sets the pace, and equal runs on an H100 differ by 8 %.
