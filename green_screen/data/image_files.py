@@ -29,7 +29,6 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_IMAGE_BYTES = 64 * 2**20  # of one unpacked file; more is no photograph
 PARTS = ("train", "test")
 _SHOWN = 5  # of a list that may be long
-
 _CHUNK = 64  # images that a thread decodes at a time
 
 _ReadFile = Callable[[str], bytes]
@@ -172,7 +171,7 @@ def _check_frames(image: Image.Image) -> None:
 
 def _layout(path: Path, files: Iterable[str]) -> _Layout:
     """Read parts and classes from the folders that image files lie in."""
-    places = [(name, _parts(name)) for name in files]
+    places = [(name, parts) for name in files if (parts := _parts(name))]
     paths = [(name, parts) for name, parts in places if not name.endswith("/")]
     folders = {parts for name, parts in places if name.endswith("/")}
     images = [(name, parts) for name, parts in paths if _is_image(parts)]
@@ -225,7 +224,7 @@ def _left_out(path: Path, used: set[_Parts], others: list[_Parts], folders: set[
     return f"left out of {str(path)!r}: {', '.join(texts)}" if texts else ""
 
 
-# Names are taken apart here: pathlib takes ten times as long, seconds for a hundred thousand.
+# Names are taken apart here: a .zip of 60,000 took 3.4 to 4.5 s to open by pathlib, 1.0 s so.
 def _parts(name: str) -> _Parts:
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
@@ -246,7 +245,7 @@ def _place(image: _Parts) -> tuple[_Parts, bool]:
 
 
 def _is_image(file: _Parts) -> bool:
-    return bool(file) and _suffix(file) in SUFFIXES and not _is_hidden(file)
+    return _suffix(file) in SUFFIXES and not _is_hidden(file)
 
 
 def _is_hidden(path: _Parts) -> bool:

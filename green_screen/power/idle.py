@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from green_screen.power.meter import EnergyMeter, Mark
-from green_screen.power.nvml import COUNTER_UPDATE_S, POWER_AVERAGING_S, Board, NvmlError
+from green_screen.power.nvml import COUNTER_UPDATE_S, POWER_AVERAGING_S, NvmlError
 from green_screen.power.reading import EnergyReading
+
+logger = logging.getLogger(__name__)
 
 # Five renewals of a board's reading; the estimate of a CPU needs no more than a glance either.
 # Each run waits so long three times, and its board draws idle power meanwhile.
@@ -38,31 +40,51 @@ def wait(
 ) -> tuple[Idle, Mark, Mark]:
     """Wait, and return what was drawn meanwhile and the edges of the wait.
 
-    Boards are asked for the power of this moment. Those that do not tell it are waited for until
-    their reading, a mean of the last second, has forgotten the work.
+    Boards are asked for the power of this moment. Where one does not tell it, their reading, a mean
+    of the last second, is waited for until it has forgotten the work.
 
     Args:
         meter: A running meter.
         name: Of the reading.
         worked_until_s: When the GPU has ended its last work, by ``time.perf_counter``.
     """
-    instant = _tell_instant_power(meter.boards)
     if meter.boards:
-        forgets_s = SETTLING_S if instant else POWER_AVERAGING_S
-        time.sleep(max(0.0, worked_until_s + forgets_s - time.perf_counter()))
+        try:
+            return _by_instant_power(meter, name, worked_until_s)
+        except NvmlError as error:
+            logger.debug("idle power is by the mean of a second: %s", error)
+        _sleep_until(worked_until_s + POWER_AVERAGING_S)
     # Nothing is under way that one could wait for, and to ask would create a GPU context.
     start = meter.mark(synchronize=False)
-    power_w = math.nan
-    if instant:
-        power_w = _instant_power_w(meter.boards)
-    else:
-        time.sleep(IDLE_S)
+    time.sleep(IDLE_S)
     end = meter.mark(synchronize=False)
     reading = meter.between(start, end, name)
-    return Idle(reading, mean_power_w(reading) if math.isnan(power_w) else power_w), start, end
+    return Idle(reading, _mean_power_w(reading)), start, end
 
 
-def mean_power_w(reading: EnergyReading) -> float:
+def _by_instant_power(
+    meter: EnergyMeter, name: str, worked_until_s: float
+) -> tuple[Idle, Mark, Mark]:
+    """Do the same by the power of the moment, summed over the boards.
+
+    Raises:
+        NvmlError: A board does not tell it.
+    """
+    _sleep_until(worked_until_s + SETTLING_S)
+    totals_w: list[float] = []
+    start = meter.mark(synchronize=False)
+    while not totals_w or time.perf_counter() < start.time_s + IDLE_S:
+        totals_w.append(sum(board.instant_power_w() for board in meter.boards))
+        time.sleep(_PERIOD_S)
+    end = meter.mark(synchronize=False)
+    return Idle(meter.between(start, end, name), mean(totals_w)), start, end
+
+
+def _sleep_until(time_s: float) -> None:
+    time.sleep(max(0.0, time_s - time.perf_counter()))
+
+
+def _mean_power_w(reading: EnergyReading) -> float:
     """Return the mean power of a short window in watts.
 
     By sampled power, which over so short a window is finer than the counter's 100 ms steps; by the
@@ -75,25 +97,3 @@ def mean_power_w(reading: EnergyReading) -> float:
         for device in reading.devices
     )
     return sum(energies_j) / reading.seconds
-
-
-def _tell_instant_power(boards: Sequence[Board]) -> bool:
-    try:
-        for board in boards:
-            board.instant_power_w()
-    except NvmlError:
-        return False
-    return bool(boards)
-
-
-def _instant_power_w(boards: Sequence[Board]) -> float:
-    """Return what the boards draw together in the mean of :data:`IDLE_S`; NaN if one fails."""
-    totals_w: list[float] = []
-    end_s = time.perf_counter() + IDLE_S
-    try:
-        while time.perf_counter() < end_s:
-            totals_w.append(sum(board.instant_power_w() for board in boards))
-            time.sleep(_PERIOD_S)
-    except NvmlError:
-        return math.nan
-    return mean(totals_w)

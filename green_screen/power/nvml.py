@@ -136,6 +136,8 @@ class Board:
             (field,) = nvml.nvmlDeviceGetFieldValues(handle, [nvml.NVML_FI_DEV_POWER_INSTANT])
             if field.nvmlReturn != nvml.NVML_SUCCESS:
                 raise nvml.NVMLError(field.nvmlReturn)
+            if not field.value.uiVal:  # no board draws nothing
+                raise nvml.NVMLError(nvml.NVML_ERROR_NO_DATA)
             return int(field.value.uiVal)
 
         return self._read("power of this moment", read) / 1000.0
