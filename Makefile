@@ -16,11 +16,11 @@ QUICK ?= --config green_screen/quick_gpu.yaml --dataset digits --model resnet50 
 QUICK_PAIRS := 3
 QUICK_NOTE := ResNet-50 on a GPU: 13 runs, then 6 to compare; less than a quarter of an hour on an H100
 else
-QUICK ?= --config green_screen/quick.yaml --dataset digits --model resnet8 --image_size 12 --epochs 4 \
-  --design grid --grid_factors batch_size,precision,lr_schedule --replicates 3 --baseline_every 6
+QUICK ?= --config green_screen/quick.yaml --dataset digits --model resnet8 --image_size 12 --epochs 8 \
+  --design grid --grid_factors batch_size,precision,lr_schedule --replicates 4 --baseline_every 6
 # Estimates follow the time a run takes, which varies with what else the machine does.
 QUICK_PAIRS := 5
-QUICK_NOTE := No GPU: a small network on the CPU, energies are estimates. 18 runs, then 10 to compare; minutes.\n$\
+QUICK_NOTE := No GPU: a small network on the CPU, energies are estimates. 15 runs, then 10 to compare; minutes.\n$\
   Half precision is left out: a CPU only emulates it.
 endif
 QUICK_ANALYSIS ?= --objective energy --min_accuracy 0.9 --final_repeats $(QUICK_PAIRS)
