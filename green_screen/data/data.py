@@ -52,11 +52,11 @@ def check_dataset(
     samples: int | None = None,
     seed: int = 0,
     configs: Sequence[TrainingConfig] = (),
-    pixels: bool = True,
 ) -> str:
     """Refuse a data set that cannot be used, before anything starts.
 
-    CIFAR is downloaded here where it is missing, once and outside any measurement.
+    Every image that will be used is decoded. CIFAR is downloaded here where it is missing, once and
+    outside any measurement.
 
     Args:
         name: As :func:`load_dataset`.
@@ -64,7 +64,6 @@ def check_dataset(
         seed: Seed of the subset.
         configs: The configurations that will be trained: each must leave every part an image, each
             class a training image, and fill a batch.
-        pixels: Whether to decode every image that will be used.
 
     Returns:
         What is left out of the data set, as :attr:`ImageDataset.left_out`.
@@ -92,8 +91,7 @@ def check_dataset(
                 check_batch_size(split, config.batch_size)
     if source is None:
         return ""
-    if pixels:
-        source.check(chosen)
+    source.check(chosen)
     return source.left_out
 
 

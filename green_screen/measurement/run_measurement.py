@@ -55,6 +55,8 @@ class RunMeasurement:
             waits for the framework.
         sample_hz: How often the power is sampled.
         framework: What trains, as Keras calls its backends: ``tensorflow``, ``jax``, ``torch``.
+        idle_after: Whether idle power is measured after the run too; else it is that of before data
+            flow alone.
 
     Raises:
         ValueError: CodeCarbon does not know the country.
@@ -68,6 +70,7 @@ class RunMeasurement:
         synchronize: Callable[[], None] | None = None,
         sample_hz: float = 10.0,
         framework: str = TENSORFLOW,
+        idle_after: bool = True,
     ) -> None:
         """Prepare; measuring starts with the ``with`` block."""
         self._gpus, self._mismatch = measurable_gpus(framework)
@@ -108,6 +111,7 @@ class RunMeasurement:
         self._idle_before: Idle | None = None
         self._idle_in_context: Idle | None = None
         self._idle_after: Idle | None = None
+        self._measures_idle_after = idle_after
         self._missing: dict[str, str] = {}
 
     @property
@@ -127,7 +131,7 @@ class RunMeasurement:
 
     @property
     def idle_after(self) -> Idle | None:
-        """The machine waiting after the run; ``None`` until then."""
+        """The machine waiting after the run; ``None`` until then, or if it is not measured."""
         return self._idle_after
 
     @property
@@ -440,6 +444,7 @@ class RunMeasurement:
             idle_before=self._idle_before,
             idle_in_context=self._idle_in_context,
             idle_after=self._idle_after,
+            measures_idle_after=self._measures_idle_after,
             boards=boards,
             power_limits_w=tuple(_power_limit_w(board) for board in boards),
             min_window_s=self.min_window_s,
@@ -470,7 +475,7 @@ class RunMeasurement:
         return self._meter.mark(read_carbon=not self.on_gpu)
 
     def _measure_idle_after(self) -> None:
-        if self._idle_after is None and self._meter.running:
+        if self._measures_idle_after and self._idle_after is None and self._meter.running:
             worked_until_s = self._last.time_s if self._last else -math.inf
             self._idle_after = self._wait("idle after", worked_until_s)
 

@@ -96,6 +96,7 @@ class RunRecord(Measured):
         idle_in_context: The same before data flow, with the context; ``None`` if that was not
             measured.
         idle_after: The same after the run.
+        measures_idle_after: Whether that was meant to be measured.
         boards: The boards measured.
         power_limits_w: The power that each is held to; NaN if it does not tell.
         min_window_s: Shortest steady window to trust.
@@ -109,6 +110,7 @@ class RunRecord(Measured):
     idle_before: Idle | None
     idle_in_context: Idle | None
     idle_after: Idle | None
+    measures_idle_after: bool
     boards: tuple[Board, ...]
     min_window_s: float
     power_limits_w: tuple[float, ...]

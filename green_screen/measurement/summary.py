@@ -392,17 +392,19 @@ def _idle_figures(record: RunRecord) -> dict[str, Figure]:
     )
     start = record.idle_before.reading if record.idle_before else None
     figures = {
-        names.IDLE_POWER_W: Figure(
-            mean((context.value, after.value)), context.reason or after.reason
-        ),
+        names.IDLE_POWER_W: context,
         names.IDLE_POWER_BEFORE_W: before,
-        names.IDLE_POWER_AFTER_W: after,
         names.START_TEMPERATURE_C: Figure(
             start.temperature_c if start else NAN, start.status_reason if start else before.reason
         ),
     }
     if record.idle_in_context is not None:
         figures[names.IDLE_POWER_CONTEXT_W] = context
+    if record.measures_idle_after:
+        figures[names.IDLE_POWER_AFTER_W] = after
+        figures[names.IDLE_POWER_W] = Figure(
+            mean((context.value, after.value)), context.reason or after.reason
+        )
     return figures
 
 

@@ -15,16 +15,15 @@ from green_screen.space import TrainingConfig
 from green_screen.training.settings import check_flags, check_settings
 
 
-def check_trainings(
-    options: TrainOptions, configs: Sequence[TrainingConfig], *, in_advance: bool = True
-) -> str:
+def check_trainings(options: TrainOptions, configs: Sequence[TrainingConfig]) -> str:
     """Refuse trainings that could not be done.
+
+    What each of them does itself in its first seconds is tried out too: to decode every image, and
+    to compile with the flags that are set.
 
     Args:
         options: What each of them takes.
         configs: Their effective configurations.
-        in_advance: Whether to try out too what a training does itself in its first seconds: to
-            decode every image, and to compile with the flags that are set.
 
     Returns:
         What of the data set is left out, counted and named; empty if nothing.
@@ -33,19 +32,27 @@ def check_trainings(
         OptionError: The settings of this process or of Keras, the country, the model or the data
             set cannot be used, or not with one of the configurations.
     """
-    check_settings()
-    if in_advance:
-        check_flags()
-    check_country(options.country)
+    check_flags()
     for internal in {config.internal for config in configs}:
-        check_model(options.model, internal, image_size=options.image_size)
+        check_training(options, internal)
     return check_dataset(
-        options.dataset,
-        samples=options.samples,
-        seed=options.seed,
-        configs=configs,
-        pixels=in_advance,
+        options.dataset, samples=options.samples, seed=options.seed, configs=configs
     )
+
+
+def check_training(options: TrainOptions, internal: str) -> None:
+    """Refuse a training for what can be told of it without its data set.
+
+    Args:
+        options: What it takes.
+        internal: The internal optimization of its effective configuration.
+
+    Raises:
+        OptionError: As :func:`check_trainings`.
+    """
+    check_settings()
+    check_country(options.country)
+    check_model(options.model, internal, image_size=options.image_size)
 
 
 def check_country(country: str) -> None:

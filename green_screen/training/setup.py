@@ -30,7 +30,7 @@ from green_screen.space import Resolved, TrainingConfig, resolve
 from green_screen.tracking import RunLogger
 from green_screen.training import kernels, serving
 from green_screen.training.hardware import hardware_tags, host_tags
-from green_screen.training.request import check_trainings
+from green_screen.training.request import check_training
 
 # Steps that TensorFlow makes between two returns to Python: the same for every level, so that none
 # is favoured. More saves little, and delays the answer to a signal (8 steps of a batch of 128 take
@@ -69,6 +69,8 @@ class Prepared:
 def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> Iterator[Prepared]:
     """Set a training up as `config` asks and log what it is.
 
+    That the data set can be used has been seen by ``request.check_trainings``: it is opened once.
+
     Args:
         config: The requested configuration; what is executed is ``space.resolve(config)``.
         options: What the training takes beside its factors.
@@ -81,7 +83,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
     flags = xla.settle_flags()
     resolved = resolve(config)
     effective = resolved.effective
-    check_trainings(options, [effective], in_advance=False)
+    check_training(options, effective.internal)
     log_request(resolved, options, run)
     run.tags({names.TAG_XLA_FLAGS: flags})
     parameters = {
@@ -91,7 +93,11 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         "epochs": options.epochs,
         "seed": options.seed,
     }
-    measurement = RunMeasurement(country=options.country, min_window_s=options.min_window_s)
+    measurement = RunMeasurement(
+        country=options.country,
+        min_window_s=options.min_window_s,
+        idle_after=options.protocol != "screening",
+    )
     with (
         _artifact_folder(run) as folder,
         _traced(measurement, folder, run) if options.trace else nullcontext(),

@@ -196,9 +196,7 @@ def test_divergence_is_tagged_and_stops_neither_training_nor_measurement(store):
     ("changes", "levels", "message"),
     [
         ({"model": "vgg"}, {}, "model must be one of"),
-        ({"dataset": "nowhere"}, {}, "nowhere"),
         ({"country": "XXX"}, {}, "country must be"),
-        ({"samples": 30}, {}, "batch_size must be at most"),
         ({"model": "convnext_tiny", "image_size": 32}, {"internal": "pre_quantization"}, "resnet"),
         ({"model": "convnext_tiny"}, {}, "at least 32 pixels"),
     ],
@@ -209,6 +207,17 @@ def test_bad_requests_are_refused_before_anything_is_logged(store, changes, leve
             dataclasses.replace(CONFIG, **levels), dataclasses.replace(OPTIONS, **changes), run
         )
     assert MlflowClient().get_run(run.run_id).data.params == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"dataset": "nowhere"}, "nowhere"), ({"samples": 30}, "batch_size must be at most")],
+)
+def test_a_data_set_that_can_no_longer_be_used_says_why(store, changes, message):
+    """Whoever asks for a training has opened it before: ``check_trainings``."""
+    with pytest.raises(OptionError, match=message), open_run() as run:
+        training.train(CONFIG, dataclasses.replace(OPTIONS, **changes), run)
+    assert MlflowClient().get_run(run.run_id).info.status == "FAILED"
 
 
 @pytest.mark.slow

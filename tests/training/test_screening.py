@@ -11,12 +11,14 @@ from mlflow.tracking import MlflowClient
 from simulated_nvml import Constant, SimulatedBoard, Simulation, simulated
 
 from green_screen import names
+from green_screen.data import data
 from green_screen.measurement import used_gpus
 from green_screen.options import OptionError, TrainOptions
 from green_screen.power import idle
 from green_screen.space import Space
 from green_screen.tracking import open_run
 from green_screen.training.run import train
+from green_screen.training.setup import prepared
 
 CONFIG = dataclasses.replace(Space.load().baseline, batch_size=32, optimizer="SGD")
 OPTIONS = TrainOptions(
@@ -124,6 +126,23 @@ def test_it_has_no_accuracy_no_total_and_its_own_cost_apart(screened):
     assert {names.MISSING_PREFIX + name for name in missing} == {
         tag for tag in tags if tag.startswith(names.MISSING_PREFIX)
     }
+
+
+def test_idle_power_is_measured_once_with_a_context(screened):
+    metrics = screened.data.metrics
+    assert metrics[names.IDLE_POWER_W] == metrics[names.IDLE_POWER_CONTEXT_W]
+    assert metrics[names.IDLE_POWER_W] == pytest.approx(WATTS, rel=1e-3)
+    assert names.IDLE_POWER_AFTER_W not in metrics
+
+
+def test_the_data_set_is_opened_once(board, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        data, "_open", lambda *a, open_=data._open, **k: opened.append(1) or open_(*a, **k)
+    )
+    with open_run(experiment=names.EXPERIMENT) as run, prepared(CONFIG, OPTIONS, run):
+        pass
+    assert len(opened) == 1
 
 
 def test_a_model_is_not_kept():
