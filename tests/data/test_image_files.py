@@ -1,5 +1,8 @@
 import io
+import threading
+import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -270,3 +273,24 @@ def test_an_image_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
             opened.writestr(name, content + bytes(10_000))
     with pytest.raises(OptionError, match="unpacks to more than 1000 bytes"):
         load(str(tmp_path / "data.zip"))
+
+
+@pytest.mark.parametrize(("image_s", "several"), [(0.0, False), (0.002, True)])
+def test_small_images_are_decoded_by_one_thread(store, monkeypatch, image_s, several):
+    """Threads that hand the interpreter's lock to one another take longer than one alone."""
+    monkeypatch.setattr(image_files.os, "cpu_count", lambda: 4)
+    threads, decode, now_s = set(), image_files.resize, [0.0]
+
+    def resize(image, size):
+        threads.add(threading.get_ident())
+        now_s[0] += image_s
+        time.sleep(image_s)
+        return decode(image, size)
+
+    clock = SimpleNamespace(perf_counter=lambda: now_s[0])
+    monkeypatch.setattr(image_files, "time", clock)
+    monkeypatch.setattr(image_files, "resize", resize)
+    files = {f"{c}/{i:03}.png": png(i) for c in "ab" for i in range(150)}
+    images = load_dataset(store(files), image_size=8, samples=None, seed=0).images
+    assert list(images[:, 0, 0, 0]) == [*range(150)] * 2
+    assert (len(threads) > 1) == several
