@@ -19,7 +19,7 @@ from green_screen.power.nvml import Board, NvmlError
 from green_screen.power.visible import visible_boards
 from green_screen.tracking import RunLogger
 
-_POLL_S = 1.0
+_POLL_S = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,24 @@ def wait_until_cool(board: Board, cooldown: Cooldown, poll_s: float = _POLL_S) -
         state = RestingState(
             board=board.uuid,
             temperature_c=board.status().temperature_c,
-            power_w=board.power_w(),
+            power_w=_power_w(board),
         )
         now = time.monotonic()
         if resting is None or _cool(state, resting, cooldown) or now >= deadline:
             return Waited(state=state, seconds=now - started)
         time.sleep(min(poll_s, deadline - now))
+
+
+def _power_w(board: Board) -> float:
+    """Return the power of this moment; where that is not told, the reading, a second's mean.
+
+    Raises:
+        NvmlError: Neither can be read.
+    """
+    try:
+        return board.instant_power_w()
+    except NvmlError:
+        return board.power_w()
 
 
 def _cool(state: RestingState, resting: RestingState, cooldown: Cooldown) -> bool:

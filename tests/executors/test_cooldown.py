@@ -43,13 +43,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     return clock
 
 
-def test_a_board_that_still_draws_power_is_waited_for(clock: VirtualClock) -> None:
+@pytest.mark.parametrize(("instant_averaging_s", "averaged_s"), [(0.1, 0.1), (None, 0.9)])
+def test_a_board_that_still_draws_power_is_waited_for(
+    clock: VirtualClock, instant_averaging_s: float | None, averaged_s: float
+) -> None:
+    """By the power of the moment where it is told: the other reading remembers a second."""
     power = Steps(300.0, [(clock() + 1.0, 85.0)])
-    board = SimulatedBoard(curve=power, averaging_s=0.1, temperature_c=33)
+    board = SimulatedBoard(
+        curve=power, averaging_s=0.9, instant_averaging_s=instant_averaging_s, temperature_c=33
+    )
     with simulated(Simulation(boards=[board], clock=clock)):
         (visible,) = visible_boards()
         waited = wait_until_cool(visible, cooldown(visible.uuid, 30.0), poll_s=0.05)
-    assert waited.seconds == pytest.approx(1.1)
+    assert waited.seconds == pytest.approx(1.0 + averaged_s)
     assert waited.state.power_w == pytest.approx(85.0)
     assert waited.state.temperature_c == 33
 
@@ -118,7 +124,7 @@ def test_two_boards_run_two_jobs_each_with_its_own(
 def test_a_board_that_cannot_be_read_is_a_gap_with_a_reason(
     store: str, clock: VirtualClock
 ) -> None:
-    board = SimulatedBoard(denied=("nvmlDeviceGetPowerUsage",))
+    board = SimulatedBoard(denied=("nvmlDeviceGetPowerUsage", "nvmlDeviceGetFieldValues"))
     with simulated(Simulation(boards=[board])), tracking.open_run() as run:
         cool_down(cooldown("GPU", 60.0), run)
     logged = tracking.read_run(run.run_id)
