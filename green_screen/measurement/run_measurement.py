@@ -215,13 +215,13 @@ class RunMeasurement:
             raise RuntimeError(f"phase {name!r} cannot begin inside phase {self._phase!r}")
         self._phase = name
         # Before the set-up nothing is under way, and to ask would create the GPU context outside
-        # the window it belongs to.
-        start = self._meter.mark(synchronize=name != "setup")
+        # the window it belongs to. Another process makes the kernels.
+        start = self._meter.mark(synchronize=name not in ("kernels", "setup"))
         try:
             yield
         finally:
             self._phase = None
-        end = self._meter.mark()
+        end = self._meter.mark(synchronize=name != "kernels")
         self._phases.append(self._meter.between(start, end, name))
         self._parts.append((f"phase {name}", start, end))
         if name in OUTSIDE:

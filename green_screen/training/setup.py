@@ -106,15 +106,16 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         # A run that fails has its parameters too; its results are added in the end.
         text = yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True)
         (folder / names.PARAMETERS_YAML).write_text(text, encoding="utf-8")
-        with measurement.phase("setup"):
-            dataset, pipeline, model = set_up(effective, options)
-        log_data(dataset, pipeline, model, run)
         kernel_set = kernels.needed(measurement.boards, options.model, effective)
         if kernel_set is not None and not kernel_set.made:
             run.tags({names.TAG_FIRST_ON_MACHINE: "true"})
             with measurement.phase("kernels"):
-                make_kernels(options.model, effective, dataset)
-            kernel_set.note()
+                made = kernels.make_apart(effective, options)
+            if made:
+                kernel_set.note()
+        with measurement.phase("setup"):
+            dataset, pipeline, model = set_up(effective, options)
+        log_data(dataset, pipeline, model, run)
         measurement.measure_idle()
         yield Prepared(
             config=effective,

@@ -1,7 +1,12 @@
-"""A short job without measurement: the driver makes a board's kernels before any run needs them."""
+"""A short job without measurement: the driver makes a board's kernels before any run needs them.
+
+As a program it makes those of the configuration and options that are pickled on its input.
+"""
 
 from __future__ import annotations
 
+import pickle
+import sys
 import time
 
 from green_screen import names
@@ -29,12 +34,21 @@ def warm_up(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> No
     if kernel_set is None or kernel_set.made:
         return
     began_s = time.perf_counter()
+    make(effective, options)
+    kernel_set.note()
+    run.metrics({names.KERNELS_S: time.perf_counter() - began_s})
+
+
+def make(config: TrainingConfig, options: TrainOptions) -> None:
+    """Have the kernels made that a training of an effective configuration needs."""
     images = load_dataset(
         options.dataset,
         image_size=options.image_size,
         samples=options.samples,
         seed=options.seed,
     )
-    make_kernels(options.model, effective, images)
-    kernel_set.note()
-    run.metrics({names.KERNELS_S: time.perf_counter() - began_s})
+    make_kernels(options.model, config, images)
+
+
+if __name__ == "__main__":
+    make(*pickle.load(sys.stdin.buffer))

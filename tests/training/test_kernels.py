@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 
+from green_screen.options import TrainOptions
 from green_screen.power.nvml import Board
 from green_screen.space import Space
 from green_screen.training import kernels
@@ -41,12 +43,12 @@ def test_they_are_made_once_for_each_board_and_kind_of_network(folder):
     assert not made()
 
 
-def test_where_the_driver_keeps_none_every_run_makes_them(folder, monkeypatch):
-    kernels.needed((BOARD,), "resnet8", BASELINE).note()
+def test_where_the_driver_keeps_none_there_are_none_to_make_in_advance(folder, monkeypatch):
     monkeypatch.setenv("CUDA_CACHE_DISABLE", "1")
-    assert not made()
+    assert kernels.needed((BOARD,), "resnet8", BASELINE) is None
     monkeypatch.setenv("CUDA_CACHE_DISABLE", "0")
     monkeypatch.setenv("CUDA_CACHE_PATH", str(folder / "file" / "cache"))
+    folder.mkdir()
     (folder / "file").touch()
     kernels.needed((BOARD,), "resnet8", BASELINE).note()  # a warning, no error
     assert not made()
@@ -66,3 +68,14 @@ def test_a_campaign_needs_one_of_each_kind():
 
 def test_without_a_board_none_are_needed():
     assert kernels.needed((), "resnet8", BASELINE) is None
+
+
+def test_a_process_of_its_own_makes_them(monkeypatch, caplog):
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    config = dataclasses.replace(BASELINE, batch_size=32)
+    options = TrainOptions(dataset="digits", model="resnet8", samples=60, image_size=8)
+    assert kernels.make_apart(config, options)
+    assert not caplog.records
+    assert not kernels.make_apart(config, dataclasses.replace(options, dataset="nowhere"))
+    assert "not made in advance" in caplog.text and "'nowhere'" in caplog.text
