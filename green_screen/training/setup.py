@@ -22,6 +22,7 @@ from green_screen.data.pipeline import Pipeline, make_pipeline
 from green_screen.measurement.run_measurement import RunMeasurement
 from green_screen.measurement.trace_file import write_trace
 from green_screen.network import quantization, xla
+from green_screen.network.execution import trace_once
 from green_screen.network.model import build_model
 from green_screen.network.optimizer import make_optimizer
 from green_screen.network.precision import dtype_policy
@@ -218,6 +219,7 @@ def compiled_model(
         jit_compile=config.internal == "jit_compilation",
     )
     _create_variables(model)
+    trace_once(model)
     return model
 
 

@@ -18,7 +18,7 @@ def trained_on(request):
     )
     model, pipeline, history = tiny.train(config)
     assert np.isfinite(history["loss"]).all()
-    functions = (model.train_tf_function, model.test_function)
+    functions = (model.train_function, model.test_function)
     traces = [[f.experimental_get_tracing_count() for f in functions]]
     tiny.fit(model, pipeline, tiny.tf.keras.callbacks.Callback(), epochs=2)
     model.evaluate(pipeline.test, verbose=0)
@@ -33,7 +33,7 @@ def test_nothing_is_traced_after_the_first_epoch(trained_on):
 
 def test_jit_compilation_hands_the_whole_step_and_the_evaluation_to_xla(trained_on):
     internal, model, pipeline, _ = trained_on
-    operations = compiled_by_xla(model.train_tf_function, pipeline.train)
+    operations = compiled_by_xla(model.train_function, pipeline.train)
     evaluation = compiled_by_xla(model.test_function, pipeline.test)
     everything = [node.op for node in tiny.executed_nodes(model, pipeline)]
     assert everything.count("Conv2D") == 9
@@ -47,7 +47,7 @@ def test_jit_compilation_hands_the_whole_step_and_the_evaluation_to_xla(trained_
 
 def test_post_quantization_trains_as_none_does():
     model, pipeline, _ = tiny.trained(tiny.effective(internal="post_quantization"))
-    assert not compiled_by_xla(model.train_tf_function, pipeline.train)
+    assert not compiled_by_xla(model.train_function, pipeline.train)
     plain, plain_pipeline, _ = tiny.trained(tiny.effective())
     executed = [
         sorted(node.op for node in tiny.executed_nodes(*trained))

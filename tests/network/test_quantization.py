@@ -120,7 +120,7 @@ def test_as_xla_programs_they_train_the_same_network_and_serve_without_xla(tmp_p
     _, _, plain = tiny.trained(tiny.effective(internal="pre_quantization"))
     assert history["loss"][0] == pytest.approx(plain["loss"][0], rel=0.02)
 
-    function = model.train_tf_function.get_concrete_function(iter(pipeline.train))
+    function = model.train_function.get_concrete_function(iter(pipeline.train))
     must = [
         f for f in function.graph.as_graph_def().library.function if f.attr["_XlaMustCompile"].b
     ]

@@ -45,6 +45,6 @@ def trained(config, epochs=1, samples=60):
 
 def executed_nodes(model, pipeline):
     """All nodes of the train function's graph and of the functions it calls."""
-    function = model.train_tf_function.get_concrete_function(iter(pipeline.train))
+    function = model.train_function.get_concrete_function(iter(pipeline.train))
     graph = function.graph.as_graph_def()
     return [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
