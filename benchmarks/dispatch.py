@@ -44,7 +44,6 @@ Make = Callable[[], Contender]
 def with_steps(contender: Contender, steps: int) -> Contender:
     """Return the contender with so many steps between two returns to Python."""
     contender.model._configure_steps_per_execution(steps)
-    contender.model.make_train_function(force=True)
     return contender
 
 

@@ -7,11 +7,11 @@ machine would pay for all others.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -93,7 +93,7 @@ def make_apart(config: TrainingConfig, options: TrainOptions) -> bool:
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-m", "green_screen.training.warm_up"],
-        input=pickle.dumps((config, options)),
+        input=json.dumps([dataclasses.asdict(config), dataclasses.asdict(options)]).encode(),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         capture_output=True,
         check=False,

@@ -1,11 +1,11 @@
 """A short job without measurement: the driver makes a board's kernels before any run needs them.
 
-As a program it makes those of the configuration and options that are pickled on its input.
+As a program it makes those of the configuration and the options that are JSON on its input.
 """
 
 from __future__ import annotations
 
-import pickle
+import json
 import sys
 import time
 
@@ -51,4 +51,5 @@ def make(config: TrainingConfig, options: TrainOptions) -> None:
 
 
 if __name__ == "__main__":
-    make(*pickle.load(sys.stdin.buffer))
+    given_config, given_options = json.load(sys.stdin)
+    make(TrainingConfig(**given_config), TrainOptions(**given_options))
