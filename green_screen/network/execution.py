@@ -34,7 +34,8 @@ def _maker(model: Any, step: Callable[[Any], Any], counter: Any) -> Callable[...
         run = tf.function(run, jit_compile=True, reduce_retracing=True, autograph=False)
 
     def steps(iterator: Any) -> Any:
-        count = model._steps_per_execution.read_value()
+        # As int32, which stays in host memory: nothing waits for a GPU to tell whether to go on.
+        count = tf.cast(model._steps_per_execution, tf.int32)
 
         def one(done: Any) -> Any:
             run(next(iterator))
