@@ -18,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from green_screen.options import TrainOptions
 from green_screen.power.nvml import Board
 from green_screen.space import TrainingConfig, resolve
 
@@ -80,7 +79,7 @@ def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> Kerne
     return KernelSet(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
 
 
-def make_apart(config: TrainingConfig, options: TrainOptions) -> bool:
+def make_apart(config: TrainingConfig, model: str, image_size: int) -> bool:
     """Have a process of its own make the kernels; return whether it did, or warn why not.
 
     In the training's process that would load libraries and trace too, which is its warm-up: on an
@@ -88,12 +87,13 @@ def make_apart(config: TrainingConfig, options: TrainOptions) -> bool:
 
     Args:
         config: The effective configuration.
-        options: What the training takes beside its factors.
+        model: Name of the network.
+        image_size: Height and width of its images, in pixels.
     """
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-m", "green_screen.training.warm_up"],
-        input=json.dumps([dataclasses.asdict(config), dataclasses.asdict(options)]).encode(),
+        input=json.dumps([dataclasses.asdict(config), model, image_size]).encode(),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         capture_output=True,
         check=False,

@@ -111,7 +111,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         if kernel_set is not None and not kernel_set.made:
             run.tags({names.TAG_FIRST_ON_MACHINE: "true"})
             with measurement.phase("kernels"):
-                made = kernels.make_apart(effective, options)
+                made = kernels.make_apart(effective, options.model, options.image_size)
             if made:
                 kernel_set.note()
         with measurement.phase("setup"):
@@ -232,26 +232,6 @@ def _create_variables(model: Any) -> None:
     model.compiled_loss.build(outputs)
     model.compiled_metrics.build(outputs, outputs)
     model.optimizer._create_all_weights(model.trainable_variables)
-
-
-def make_kernels(name: str, config: TrainingConfig, dataset: ImageDataset) -> None:
-    """Train and validate a network of the same kind for a step each, and forget it.
-
-    By that the driver makes and keeps the kernels that the training needs. Its batch is of another
-    size, so that what is tuned and compiled for a shape is left to the training; XLA's kernels,
-    which no driver keeps, too.
-    """
-    size, n_classes = dataset.images.shape[1], len(dataset.class_names)
-    if config.internal == "jit_compilation":
-        config = dataclasses.replace(config, internal="None")
-    model = compiled_model(
-        name, config, image_size=size, n_classes=n_classes, total_steps=1, seed=0
-    )
-    n_images = 3 if config.batch_size != 3 else 2
-    images = tf.zeros([n_images, size, size, 3], model.input.dtype)
-    labels = tf.one_hot([0] * n_images, n_classes)
-    batch = tf.data.Dataset.from_tensors((images, labels, tf.ones([n_images])))
-    model.fit(batch.repeat(), steps_per_epoch=1, validation_data=batch, verbose=0)
 
 
 @contextmanager

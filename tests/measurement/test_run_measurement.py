@@ -287,6 +287,19 @@ def test_net_is_what_a_waiting_board_with_a_context_does_not_draw(gpus):
     assert metrics[names.ENERGY_TOTAL_NET_J] == pytest.approx(0, abs=4 * 12 + 3)
 
 
+def test_no_context_is_made_while_another_process_makes_the_kernels(gpus):
+    """To wait for the GPU makes one."""
+    gpus(SimulatedBoard(curve=Constant(200.0)))
+    waits = []
+    with RunMeasurement(country="USA", synchronize=lambda: waits.append(1)) as run:
+        with run.phase("kernels"):
+            pass
+        assert not waits
+        with run.phase("setup"):
+            pass
+        assert waits
+
+
 def test_what_is_done_for_the_measurement_alone_stays_out_of_the_totals(gpus):
     gpus(SimulatedBoard(curve=Constant(200.0)))
     with measured(min_window_s=1e9) as run:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from green_screen.options import TrainOptions
 from green_screen.power.nvml import Board
 from green_screen.space import Space
 from green_screen.training import kernels
@@ -74,8 +73,7 @@ def test_a_process_of_its_own_makes_them(monkeypatch, caplog):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     config = dataclasses.replace(BASELINE, batch_size=32)
-    options = TrainOptions(dataset="digits", model="resnet8", samples=60, image_size=8)
-    assert kernels.make_apart(config, options)
+    assert kernels.make_apart(config, "resnet8", 8)
     assert not caplog.records
-    assert not kernels.make_apart(config, dataclasses.replace(options, dataset="nowhere"))
-    assert "not made in advance" in caplog.text and "'nowhere'" in caplog.text
+    assert not kernels.make_apart(config, "resnet7", 8)
+    assert "not made in advance" in caplog.text and "resnet7" in caplog.text
