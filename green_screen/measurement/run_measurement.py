@@ -55,8 +55,8 @@ class RunMeasurement:
             waits for the framework.
         sample_hz: How often the power is sampled.
         framework: What trains, as Keras calls its backends: ``tensorflow``, ``jax``, ``torch``.
-        idle_after: Whether idle power is measured after the run too; else it is that of before data
-            flow alone.
+        idle_once: Whether idle power is measured in the GPU's context alone, before data flow, and
+            not before and after the run too.
 
     Raises:
         ValueError: CodeCarbon does not know the country.
@@ -70,7 +70,7 @@ class RunMeasurement:
         synchronize: Callable[[], None] | None = None,
         sample_hz: float = 10.0,
         framework: str = TENSORFLOW,
-        idle_after: bool = True,
+        idle_once: bool = False,
     ) -> None:
         """Prepare; measuring starts with the ``with`` block."""
         self._gpus, self._mismatch = measurable_gpus(framework)
@@ -111,7 +111,8 @@ class RunMeasurement:
         self._idle_before: Idle | None = None
         self._idle_in_context: Idle | None = None
         self._idle_after: Idle | None = None
-        self._measures_idle_after = idle_after
+        self._idle_once = idle_once
+        self._told_source = False
         self._missing: dict[str, str] = {}
 
     @property
@@ -126,7 +127,7 @@ class RunMeasurement:
 
     @property
     def idle_before(self) -> Idle | None:
-        """The machine waiting before the run."""
+        """The machine waiting before the run; ``None`` until then, or if it is not measured."""
         return self._idle_before
 
     @property
@@ -144,25 +145,17 @@ class RunMeasurement:
         return MIN_WINDOW_GPU_S if uses_gpu else MIN_WINDOW_CPU_S
 
     def __enter__(self) -> RunMeasurement:
-        """Start the meter, measure idle power, and open the run."""
+        """Start the meter, measure idle power unless that is done once, and open the run."""
         self._meter.__enter__()
         try:
             self._heartbeat.start()
             self._start_unix_s = time.time()
-            self._idle_before = self._wait("idle before")
+            if not self._idle_once:
+                self._idle_before = self._wait("idle before")
             self._first = self._last = self._meter.mark(synchronize=False)
         except BaseException:
             self.abort()
             raise
-        if self._mismatch:
-            logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
-        elif self._meter.no_gpu_reason:
-            source = self._idle_before.reading.source
-            logger.info("energy is by %s: %s", source, self._meter.no_gpu_reason)
-        if self._idle_before.reading.carbon.cpu_source != rapl.SOURCE_RAPL:
-            cpu = rapl.cpu_source()
-            if cpu.hint:
-                logger.log(logging.WARNING if cpu.can_be_allowed else logging.INFO, cpu.hint)
         return self
 
     def abort(self) -> None:
@@ -444,7 +437,7 @@ class RunMeasurement:
             idle_before=self._idle_before,
             idle_in_context=self._idle_in_context,
             idle_after=self._idle_after,
-            measures_idle_after=self._measures_idle_after,
+            idle_once=self._idle_once,
             boards=boards,
             power_limits_w=tuple(_power_limit_w(board) for board in boards),
             min_window_s=self.min_window_s,
@@ -475,14 +468,28 @@ class RunMeasurement:
         return self._meter.mark(read_carbon=not self.on_gpu)
 
     def _measure_idle_after(self) -> None:
-        if self._measures_idle_after and self._idle_after is None and self._meter.running:
+        if not self._idle_once and self._idle_after is None and self._meter.running:
             worked_until_s = self._last.time_s if self._last else -math.inf
             self._idle_after = self._wait("idle after", worked_until_s)
 
     def _wait(self, name: str, worked_until_s: float = -math.inf) -> Idle:
         waited, start, end = idle.wait(self._meter, name, worked_until_s=worked_until_s)
         self._inner.append((name, start, end))
+        if not self._told_source:
+            self._tell_source(waited.reading)
         return waited
+
+    def _tell_source(self, reading: EnergyReading) -> None:
+        """Log what the energy is by where that is not what one would wish."""
+        self._told_source = True
+        if self._mismatch:
+            logger.warning("the energy of GPUs is not measured: %s", self._mismatch)
+        elif self._meter.no_gpu_reason:
+            logger.info("energy is by %s: %s", reading.source, self._meter.no_gpu_reason)
+        if reading.carbon.cpu_source != rapl.SOURCE_RAPL:
+            cpu = rapl.cpu_source()
+            if cpu.hint:
+                logger.log(logging.WARNING if cpu.can_be_allowed else logging.INFO, cpu.hint)
 
 
 def _power_limit_w(board: Board) -> float:

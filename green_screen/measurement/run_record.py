@@ -92,11 +92,11 @@ class RunRecord(Measured):
         steady_validations: The steady ones of those.
         steady: The steady epochs, those with a gap included.
         left_out: How many epochs are not steady, and why.
-        idle_before: The machine waiting before the run, the GPU without this process's context.
-        idle_in_context: The same before data flow, with the context; ``None`` if that was not
-            measured.
+        idle_before: The machine waiting before the run, the GPU without this process's context;
+            ``None`` if that was not measured, as the next two.
+        idle_in_context: The same before data flow, with the context.
         idle_after: The same after the run.
-        measures_idle_after: Whether that was meant to be measured.
+        idle_once: Whether the second alone was meant to be measured.
         boards: The boards measured.
         power_limits_w: The power that each is held to; NaN if it does not tell.
         min_window_s: Shortest steady window to trust.
@@ -110,7 +110,7 @@ class RunRecord(Measured):
     idle_before: Idle | None
     idle_in_context: Idle | None
     idle_after: Idle | None
-    measures_idle_after: bool
+    idle_once: bool
     boards: tuple[Board, ...]
     min_window_s: float
     power_limits_w: tuple[float, ...]

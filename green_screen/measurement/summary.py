@@ -390,17 +390,18 @@ def _idle_figures(record: RunRecord) -> dict[str, Figure]:
         else Figure(NAN, "the run ended before its idle power was measured")
         for idle in (record.idle_before, record.idle_in_context, record.idle_after)
     )
-    start = record.idle_before.reading if record.idle_before else None
+    first = record.idle_before or record.idle_in_context
     figures = {
         names.IDLE_POWER_W: context,
-        names.IDLE_POWER_BEFORE_W: before,
         names.START_TEMPERATURE_C: Figure(
-            start.temperature_c if start else NAN, start.status_reason if start else before.reason
+            first.reading.temperature_c if first else NAN,
+            first.reading.status_reason if first else before.reason,
         ),
     }
     if record.idle_in_context is not None:
         figures[names.IDLE_POWER_CONTEXT_W] = context
-    if record.measures_idle_after:
+    if not record.idle_once:
+        figures[names.IDLE_POWER_BEFORE_W] = before
         figures[names.IDLE_POWER_AFTER_W] = after
         figures[names.IDLE_POWER_W] = Figure(
             mean((context.value, after.value)), context.reason or after.reason

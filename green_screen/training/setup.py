@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from green_screen.data.data import ImageDataset, load_dataset
 from green_screen.data.pipeline import Pipeline, make_pipeline
 from green_screen.measurement.run_measurement import RunMeasurement
 from green_screen.measurement.trace_file import write_trace
+from green_screen.measurement.used_gpus import synchronize_gpu
 from green_screen.network import quantization, xla
 from green_screen.network.execution import trace_once
 from green_screen.network.model import build_model
@@ -97,7 +99,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
     measurement = RunMeasurement(
         country=options.country,
         min_window_s=options.min_window_s,
-        idle_after=options.protocol != "screening",
+        idle_once=options.protocol == "screening",
     )
     with (
         _artifact_folder(run) as folder,
@@ -133,12 +135,16 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
 
 def set_up(config: TrainingConfig, options: TrainOptions) -> tuple[ImageDataset, Pipeline, Any]:
     """Return the images, their batches and the compiled network of an effective configuration."""
-    dataset = load_dataset(
-        options.dataset,
-        image_size=options.image_size,
-        samples=options.samples,
-        seed=options.seed,
-    )
+    with ThreadPoolExecutor(1) as pool:
+        # The driver takes as long to make a context as the images take to be read.
+        context = pool.submit(synchronize_gpu)
+        dataset = load_dataset(
+            options.dataset,
+            image_size=options.image_size,
+            samples=options.samples,
+            seed=options.seed,
+        )
+        context.result()
     pipeline = make_pipeline(dataset, config, seed=options.seed)
     model = compiled_model(
         options.model,

@@ -132,7 +132,8 @@ def test_idle_power_is_measured_once_with_a_context(screened):
     metrics = screened.data.metrics
     assert metrics[names.IDLE_POWER_W] == metrics[names.IDLE_POWER_CONTEXT_W]
     assert metrics[names.IDLE_POWER_W] == pytest.approx(WATTS, rel=1e-3)
-    assert names.IDLE_POWER_AFTER_W not in metrics
+    assert not {names.IDLE_POWER_BEFORE_W, names.IDLE_POWER_AFTER_W} & set(metrics)
+    assert not math.isnan(metrics[names.START_TEMPERATURE_C])
 
 
 def test_the_data_set_is_opened_once(board, monkeypatch):
