@@ -161,6 +161,7 @@ TAG_RUNG_EPOCHS = "green_screen.rung_epochs"  # so far a halving search trains t
 TAG_EPOCHS_TRAINED = "green_screen.epochs_trained"  # so far it has come
 TAG_PRUNED = "green_screen.pruned"  # why the search does not go on with it
 TAG_CONTINUES = "green_screen.continues"  # run ids of the processes before, joined by commas
+TAG_KERNELS_OF = "green_screen.kernels_of"  # configurations that a warm-up makes the kernels of
 TAG_FIRST_ON_MACHINE = "green_screen.first_on_machine"  # true: the driver had yet to make kernels
 TAG_UNCHECKED = "measurement_unchecked"  # which of the rules of validity could not be checked
 TAG_GPU_DEVICES = "gpu_devices"  # the boards that were measured

@@ -2,11 +2,13 @@
 
 The first training on a machine waits for its driver to make kernels, more than a minute for each
 precision, and the driver keeps them. Each run sees to its own kernels (``training/kernels.py``) as
-well, for hosts that join a cluster later and for a driver that keeps none.
+well, for hosts that join a cluster later.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterable
 
@@ -32,10 +34,9 @@ def warm_up(
 ) -> None:
     """Have the kernels made that runs will need; nothing where there is no GPU.
 
-    There is a job for each kind of network and each slot, the kinds in turn: several boards of a
-    host make different ones at the same time, each host of a cluster makes all, and a job for what
-    is there already ends at once. One that fails is told and ends nothing: the runs do what it did
-    not.
+    There is a job for each slot, which makes the kernels of all kinds: each host of a cluster makes
+    them, and the jobs of a host's other boards find them made. One that fails is told and ends
+    nothing: the runs do what it did not.
 
     Args:
         executor: Where the runs are done.
@@ -47,14 +48,17 @@ def warm_up(
     """
     if not executor.on_gpus:
         return
-    kinds = one_of_each_kind(configs) * executor.slots
+    kinds = one_of_each_kind(configs)
+    if not kinds:
+        return
+    of = json.dumps([dataclasses.asdict(config) for config in kinds])
 
     def make_job(number: int) -> Job:
-        tags = {names.TAG_KIND: names.KIND_WARM_UP}
+        tags = {names.TAG_KIND: names.KIND_WARM_UP, names.TAG_KERNELS_OF: of}
         return Job(
             position=number,
             kind=names.KIND_WARM_UP,
-            config=kinds[number],
+            config=kinds[0],
             options=options,
             run_id=tracking.create_child(parent_id, f"warm-up {number}", tags, experiment_id),
             tracking_uri=tracking.store_uri(),
@@ -66,10 +70,9 @@ def warm_up(
         if not ended.finished:
             progress.say(f"a board was not warmed up: {ended.result.reason}")
         elif math.isfinite(made_s):
-            precision = ended.result.job.config.precision
             progress.say(
-                f"warm-up: the driver took {duration(made_s)} for the kernels of {precision}, "
-                "which counts for no run"
+                f"warm-up: the driver took {duration(made_s)} for its kernels, which counts for no "
+                "run"
             )
 
-    run_jobs(executor, range(len(kinds)), make_job, on_end=tell, on_lost=tell)
+    run_jobs(executor, range(executor.slots), make_job, on_end=tell, on_lost=tell)

@@ -14,10 +14,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from green_screen import locks
 from green_screen.power.nvml import Board
 from green_screen.space import TrainingConfig, resolve
 
@@ -52,8 +55,7 @@ class KernelSet:
 
     @property
     def _marker(self) -> Path:
-        folder = os.environ.get("CUDA_CACHE_PATH") or Path.home() / ".nv" / "ComputeCache"
-        return Path(folder) / f"green-screen-{self.key}"
+        return _folder() / f"green-screen-{self.key}"
 
 
 def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> KernelSet | None:
@@ -79,29 +81,54 @@ def needed(boards: Sequence[Board], model: str, config: TrainingConfig) -> Kerne
     return KernelSet(hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
 
 
-def make_apart(config: TrainingConfig, model: str, image_size: int) -> bool:
-    """Have a process of its own make the kernels; return whether it did, or warn why not.
+def make_apart(configs: Iterable[TrainingConfig], model: str, image_size: int) -> list[bool]:
+    """Have processes of their own make kernels, all at once; return which did, or warn why not.
 
     In the training's process that would load libraries and trace too, which is its warm-up: on an
     H100 the first run with quantization-aware training then warmed up in 19 s, the next in 30 s.
 
     Args:
-        config: The effective configuration.
+        configs: Effective configurations, one for each set of kernels.
         model: Name of the network.
         image_size: Height and width of its images, in pixels.
     """
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "green_screen.training.warm_up"],
-        input=json.dumps([dataclasses.asdict(config), model, image_size]).encode(),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        logger.warning("the kernels were not made in advance: %s", "".join(last))
-    return done.returncode == 0
+    # Several processes share a board: none may take all of its memory.
+    more = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    with ExitStack() as stack:
+        started = []
+        for config in configs:
+            given, said = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            given.write(json.dumps([dataclasses.asdict(config), model, image_size]).encode())
+            given.seek(0)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "green_screen.training.warm_up"],
+                env={**os.environ, **more},
+                stdin=given,
+                stdout=said,
+                stderr=said,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)  # of what is left when this process is told to end
+            started.append((process, said))
+        made = []
+        for process, said in started:
+            made.append(process.wait() == 0)
+            if not made[-1]:
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                logger.warning("the kernels were not made in advance: %s", "".join(last))
+    return made
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other processes of this host out of blocks like this one, which look and then make."""
+    folder = _folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locks.alone(folder):
+        yield
 
 
 def one_of_each_kind(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
@@ -115,3 +142,8 @@ def one_of_each_kind(configs: Iterable[TrainingConfig]) -> list[TrainingConfig]:
 def _kind(config: TrainingConfig) -> tuple[str, bool]:
     """Return the levels of an effective configuration on which its kernels depend."""
     return config.precision, config.internal == "pre_quantization"
+
+
+def _folder() -> Path:
+    """Return where the driver keeps kernels."""
+    return Path(os.environ.get("CUDA_CACHE_PATH") or Path.home() / ".nv" / "ComputeCache")

@@ -113,7 +113,7 @@ def prepared(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> I
         if kernel_set is not None and not kernel_set.made:
             run.tags({names.TAG_FIRST_ON_MACHINE: "true"})
             with measurement.phase("kernels"):
-                made = kernels.make_apart(effective, options.model, options.image_size)
+                [made] = kernels.make_apart([effective], options.model, options.image_size)
             if made:
                 kernel_set.note()
         with measurement.phase("setup"):

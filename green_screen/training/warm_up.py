@@ -24,22 +24,37 @@ from green_screen.training.setup import compiled_model
 
 
 def warm_up(config: TrainingConfig, options: TrainOptions, run: RunLogger) -> None:
-    """Have the kernels of a training made, unless the driver has kept them from an earlier one.
+    """Have the kernels of several kinds of training made, but those that the driver has kept.
+
+    Each kind is made by a process of its own, all at the same time.
 
     Args:
-        config: The requested configuration.
-        options: What its trainings take beside their factors.
-        run: Gets ``kernels_s`` if they were made.
+        config: Not looked at: the configurations, one of each kind, are the run's tag
+            ``green_screen.kernels_of``.
+        options: What the trainings take beside their factors.
+        run: Gets ``kernels_s`` if some were made.
+
+    Raises:
+        RuntimeError: Some could not be made.
     """
-    effective = resolve(config).effective
+    kinds = json.loads(run.opened_with[names.TAG_KERNELS_OF])
     boards = visible_boards() if tensorflow_gpus() else ()
-    kernel_set = kernels.needed(boards, options.model, effective)
-    if kernel_set is None or kernel_set.made:
-        return
-    began_s = time.perf_counter()
-    make_kernels(effective, options.model, options.image_size)
-    kernel_set.note()
-    run.metrics({names.KERNELS_S: time.perf_counter() - began_s})
+    with kernels.alone():  # the jobs of a host's other boards want the same ones
+        began_s = time.perf_counter()
+        missing = {}
+        for config in (resolve(TrainingConfig(**levels)).effective for levels in kinds):
+            found = kernels.needed(boards, options.model, config)
+            if found is not None and not found.made:
+                missing[config] = found
+        if not missing:
+            return
+        made = kernels.make_apart(missing, options.model, options.image_size)
+        for kernel_set, done in zip(missing.values(), made, strict=True):
+            if done:
+                kernel_set.note()
+        run.metrics({names.KERNELS_S: time.perf_counter() - began_s})
+    if not all(made):
+        raise RuntimeError(f"the kernels of {made.count(False)} of {len(made)} kinds were not made")
 
 
 def make_kernels(config: TrainingConfig, model_name: str, image_size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import mlflow
@@ -17,7 +18,7 @@ from green_screen.executors.local import LocalExecutor
 from green_screen.options import SweepOptions, TrainOptions
 from green_screen.power.nvml import Board
 from green_screen.results.runs import read_runs
-from green_screen.space import Space
+from green_screen.space import Space, TrainingConfig
 from green_screen.sweep.campaign import run_sweep
 from green_screen.sweep.status import read_status
 from green_screen.tracking import RunLogger
@@ -46,7 +47,9 @@ def test_each_board_has_one_before_the_first_run(store: str) -> None:
         for p in (run.data.params for run in runs)
     }
     found = of_kind(parent_id, names.KIND_WARM_UP)
-    assert [run.info.status for run in found] == ["FINISHED"] * 2 * len(kinds)
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
+    for run in found:
+        assert len(json.loads(run.data.tags[names.TAG_KERNELS_OF])) == len(kinds)
     last_end = max(run.info.end_time for run in found)
     assert all(run.info.start_time >= last_end for run in runs)
     # They count for nothing.
@@ -96,12 +99,21 @@ def test_the_kernels_are_made_once(
     monkeypatch.setattr(warm_up, "visible_boards", lambda: (board,))
     options = TrainOptions(model="resnet8", samples=60, image_size=16)
 
-    def made_in_s() -> float | None:
+    baseline = Space.load().baseline
+    double = dataclasses.replace(baseline, precision="float64")
+
+    def made_in_s(*configs: TrainingConfig) -> float | None:
+        of = json.dumps([dataclasses.asdict(config) for config in configs])
         with mlflow.start_run() as run:
-            warm_up.warm_up(Space.load().baseline, options, RunLogger(run.info.run_id))
+            logger = RunLogger(run.info.run_id, opened_with={names.TAG_KERNELS_OF: of})
+            warm_up.warm_up(baseline, options, logger)
         return MlflowClient().get_run(run.info.run_id).data.metrics.get(names.KERNELS_S)
 
-    assert made_in_s() is None  # TensorFlow has no GPU
+    assert made_in_s(baseline) is None  # TensorFlow has no GPU
     monkeypatch.setattr(warm_up, "tensorflow_gpus", lambda: (0,))
-    assert made_in_s() > 0
-    assert made_in_s() is None
+    assert made_in_s(baseline) > 0
+    assert made_in_s(baseline, double) > 0
+    assert made_in_s(double, baseline) is None
+    with pytest.raises(RuntimeError, match="1 of 1 kinds"):
+        options = dataclasses.replace(options, model="resnet7")
+        made_in_s(baseline)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,29 @@ def test_a_process_of_its_own_makes_them(monkeypatch, caplog):
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     config = dataclasses.replace(BASELINE, batch_size=32)
-    assert kernels.make_apart(config, "resnet8", 8)
+    double = dataclasses.replace(config, precision="float64")
+    assert kernels.make_apart([config, double], "resnet8", 8) == [True, True]
     assert not caplog.records
-    assert not kernels.make_apart(config, "resnet7", 8)
+    assert kernels.make_apart([config], "resnet7", 8) == [False]
     assert "not made in advance" in caplog.text and "resnet7" in caplog.text
+
+
+def test_processes_that_make_them_end_with_this_one(monkeypatch):
+    """As by a signal that comes while it waits for them."""
+    started = []
+
+    class Interrupting(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+        def wait(self, timeout=None):
+            if len(started) == 2 and not any(process.returncode for process in started):
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(kernels.subprocess, "Popen", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        kernels.make_apart([BASELINE, BASELINE], "resnet8", 8)
+    assert [process.poll() for process in started] == [-signal.SIGKILL] * 2
