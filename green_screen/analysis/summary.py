@@ -42,11 +42,11 @@ def lines(result: Analyzed) -> Iterator[str]:
             yield from plain(table)
             yield ""
     label, moving = findings.moving
-    if moving:
+    if moving and findings.selection is not None:  # else the headline says so
         yield from _folded(f"shown to move the {label} (Holm's correction): {', '.join(moving)}")
     if findings.finals_reused:
         yield f"{findings.finals_reused} final runs of an earlier analysis were used again"
-    for problem in findings.problems:
+    for problem in findings.problems if findings.selection is not None else ():
         yield from _folded(problem)
     if result.model is not None:
         model = result.model

@@ -81,6 +81,11 @@ def select(
             meets the rule; the message counts the reasons.
     """
     rule = rule_text(objective, energy_budget_j, min_accuracy, energy_metric)
+    if _are_screenings(runs):
+        raise SelectionError(
+            "the runs are screenings, which have no accuracy to select by (protocol=full and "
+            "protocol=halving train for one)"
+        )
     usable = UsableRuns.split(runs, _reasons(runs, energy_metric))
     eligible = in_run_order(usable.runs).assign(
         configuration=lambda frame: configurations(frame), energy_j=lambda f: f[energy_metric]
@@ -98,9 +103,10 @@ def select(
     table = table[met]
     if table.empty:
         counts = usable.excluded["reason"].value_counts()
+        aim = _aim(objective, energy_budget_j, min_accuracy)
         raise SelectionError(
-            f"no configuration meets the rule ({rule}): of {len(runs)} runs, {len(eligible)} have "
-            f"usable figures; "
+            f"no configuration meets the rule ({aim}): of {len(runs)} runs, {len(eligible)} have "
+            "usable figures; "
             + ("; ".join(f"{n} {why}" for why, n in counts.items()) or "none was left out")
         )
     table["score"] = score(table["val_accuracy"], table["energy_j"], objective)
@@ -145,18 +151,31 @@ def rule_text(
         )
     if energy_budget_j is not None and not energy_budget_j > 0:
         raise SelectionError(f"energy_budget_j must be above 0, but got {energy_budget_j}")
+    return (
+        f"{_aim(objective, energy_budget_j, min_accuracy)}; energy is {energy_metric}, accuracy "
+        f"that of the validation part after the last epoch, both averaged over the runs of a configuration; runs that did not finish, "
+        f"diverged, have an invalid or missing measurement or cannot be compared with most do not "
+        f"count ({COMPARABLE_RULE.rstrip('.')}); of equals the one with less energy, then the "
+        f"earlier one"
+    )
+
+
+def _aim(objective: str, energy_budget_j: float | None, min_accuracy: float) -> str:
+    """Return what is looked for, in words."""
     text = OBJECTIVES[objective]
     if energy_budget_j is not None:
         text += f" of {energy_budget_j:g} J"
     if min_accuracy > 0:
         text += f", with a validation accuracy of at least {min_accuracy:g}"
-    return (
-        f"{text}; energy is {energy_metric}, accuracy that of the validation part after the last "
-        f"epoch, both averaged over the runs of a configuration; runs that did not finish, "
-        f"diverged, have an invalid or missing measurement or cannot be compared with most do not "
-        f"count ({COMPARABLE_RULE.rstrip('.')}); of equals the one with less energy, then the "
-        f"earlier one"
-    )
+    return text
+
+
+def _are_screenings(runs: pd.DataFrame) -> bool:
+    """Return whether all runs that finished are screenings."""
+    finished = runs[runs["status"] == "FINISHED"]
+    if finished.empty or names.SCREENING_ENERGY_J not in finished:
+        return False
+    return bool(finished[names.SCREENING_ENERGY_J].notna().all())
 
 
 def _reasons(runs: pd.DataFrame, energy_metric: str) -> pd.Series[str]:

@@ -140,9 +140,10 @@ def alarm(law: LawAnalysis) -> str:
 def _result(findings: Findings) -> str:
     final, selection = findings.final, findings.selection
     if selection is None:
-        return "No configuration could be selected from this campaign: " + "; ".join(
-            findings.problems or ("no reason was recorded",)
-        )
+        label, moving = findings.moving
+        found = f"Shown to move the {label} (Holm's correction): {', '.join(moving)}."
+        why = "; ".join(findings.problems or ("no reason was recorded",))
+        return f"{found if moving else ''} No configuration could be selected: {why}.".lstrip()
     if selection.config == findings.baseline:
         return (
             f"By {selection.objective}, no configuration of this campaign is better than the "

@@ -33,6 +33,7 @@ from green_screen.measurement.trace_file import write_trace
 from green_screen.options import AnalyzeOptions, OptionError
 from green_screen.registry.registry import ModelCard
 from green_screen.report.document import Column, Table
+from green_screen.report.findings import headline
 from green_screen.results.subject import read_subject
 from green_screen.statistics.law_analysis import analyze_law
 
@@ -385,7 +386,9 @@ def test_a_screened_campaign_tells_what_energy_costs_and_selects_nothing(store: 
     assert found.analysis.model is not None
     assert found.selection is None and found.final is None
     (problem,) = found.problems
-    assert "no configuration meets the rule" in problem and "missing" in problem
+    assert "screenings, which have no accuracy" in problem
+    assert headline(found).startswith("Shown to move the training energy")
+    assert headline(found).endswith(f"No configuration could be selected: {problem}.")
     assert found.front.empty
     # What it cost itself is known.
     assert found.cost.n_missing == 0

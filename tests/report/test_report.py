@@ -234,7 +234,7 @@ def test_without_final_runs_the_headline_claims_no_saving(rich: Findings) -> Non
 
 def test_without_a_selection_the_reason_is_the_headline(rich: Findings) -> None:
     nothing = dataclasses.replace(rich, final=None, selection=None, problems=("all runs failed",))
-    assert headline(nothing).endswith("all runs failed")
+    assert headline(nothing).endswith("No configuration could be selected: all runs failed.")
     assert "all runs failed" in to_html(write_report(nothing))
 
 
