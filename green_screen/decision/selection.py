@@ -153,10 +153,10 @@ def rule_text(
         raise SelectionError(f"energy_budget_j must be above 0, but got {energy_budget_j}")
     return (
         f"{_aim(objective, energy_budget_j, min_accuracy)}; energy is {energy_metric}, accuracy "
-        f"that of the validation part after the last epoch, both averaged over the runs of a configuration; runs that did not finish, "
-        f"diverged, have an invalid or missing measurement or cannot be compared with most do not "
-        f"count ({COMPARABLE_RULE.rstrip('.')}); of equals the one with less energy, then the "
-        f"earlier one"
+        f"that of the validation part after the last epoch, both averaged over the runs of a "
+        f"configuration; runs that did not finish, diverged, have an invalid or missing "
+        f"measurement or cannot be compared with most do not count "
+        f"({COMPARABLE_RULE.rstrip('.')}); of equals the one with less energy, then the earlier one"
     )
 
 
