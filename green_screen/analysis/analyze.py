@@ -62,12 +62,14 @@ class Analyzed:
         findings: What the report was written from.
         report: Where the report lies, as a path or URI.
         model: The registered version of the model that is kept; ``None`` if there is none.
+        predicts: Whether a version of the energy model was registered.
     """
 
     run_id: str
     findings: Findings
     report: str
     model: ModelVersion | None
+    predicts: bool
 
 
 def analyze(
@@ -163,6 +165,7 @@ def analyze(
         findings=findings,
         report=_where(tracking.read_run(run.run_id), names.REPORT_HTML),
         model=model,
+        predicts=predictors is not None,
     )
 
 

@@ -51,6 +51,8 @@ def lines(result: Analyzed) -> Iterator[str]:
     if result.model is not None:
         model = result.model
         yield f"registered: {model.name} version {model.version}, alias {names.CHALLENGER}"
+    if result.predicts:
+        yield f"registered: {names.ENERGY_MODEL_NAME}, which predicts what a configuration takes"
     yield f"report:     {near(result.report)}"
     yield ""
     yield "next:"
@@ -61,6 +63,8 @@ def lines(result: Analyzed) -> Iterator[str]:
         yield "  mlflow ui     every run in MLflow's pages"
     if result.model is not None:
         yield f"  {command_line('promote')} --name {result.model.name}"
+    if result.predicts:
+        yield f"  {command_line('predict')} --help"
     if _IN_SOURCES:
         full = "the full experiment: 100 configurations of ResNet-50 (needs a GPU)"
         yield f"  make study    {full}"

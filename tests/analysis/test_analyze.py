@@ -200,6 +200,7 @@ def test_the_summary_names_configuration_table_report_and_ui(result: Analyzed) -
     assert any(line.startswith("  make ui ") for line in lines[lines.index("next:") :])
     assert result.model is not None
     assert f"-m green_screen promote --name {result.model.name}" in text
+    assert f"registered: {names.ENERGY_MODEL_NAME}" in text and "-m green_screen predict" in text
     paths = ("report: ", "  ")
     assert max(len(line) for line in lines if not line.startswith(paths)) <= 100
 
