@@ -33,10 +33,10 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep study status ui test coverage test-rest test-slow test-all lint format notebooks lock clean
+.PHONY: help setup sweep study study-tables status ui test coverage test-rest test-slow test-all lint format notebooks lock clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/installed ## Install everything into .venv
 
@@ -61,6 +61,9 @@ study: setup ## The published settings: 100 configurations screened for their en
 	$(PY) -m entrypoints.analyze
 	$(PY) -m entrypoints.sweep --protocol halving $(STUDY)
 	$(PY) -m entrypoints.analyze --final_epochs 50
+
+study-tables: setup ## Tables, figures and results of studies/h100-resnet50 from its stores
+	$(PY) studies/h100-resnet50/publish.py
 
 status: setup ## The state of the latest campaign, from the store alone
 	$(PY) -m entrypoints.status
