@@ -152,13 +152,12 @@ def law_lines(
     sizes = np.array(sorted({int(level) for level in runs[EFFECTIVE + "batch_size"]}))
     batches = np.geomspace(sizes.min(), sizes.max(), 40)
     task = common_task(runs)
-    cells = runs[[EFFECTIVE + "precision", EFFECTIVE + "internal"]].drop_duplicates()
-    lines, crossings = [], []
-    occurring = {(str(a), str(b)) for a, b in cells.itertuples(index=False, name=None)}
+    # Quantized afterwards a network trains as it does without.
+    internals = runs[EFFECTIVE + "internal"].replace("post_quantization", "None")
+    occurring = set(zip(runs[EFFECTIVE + "precision"], internals, strict=True))
     ordered = [(a, b) for a in IMPLEMENTED["precision"] for b in IMPLEMENTED["internal"]]
+    lines, crossings = [], []
     for precision, internal in (cell for cell in ordered if cell in occurring):
-        if internal == "post_quantization":
-            continue  # it trains as None does
         cell = {**reference, "precision": precision, "internal": internal}
         frame = rows_at(task, [{**cell, "batch_size": repr(float(b))} for b in batches])
         rows = fit.design.rows(frame)

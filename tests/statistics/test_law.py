@@ -15,6 +15,7 @@ from green_screen.results.frame import EFFECTIVE
 from green_screen.statistics import law_responses
 from green_screen.statistics.choice import choose
 from green_screen.statistics.law import jacobian, law_design, log_energy
+from green_screen.statistics.law_effects import law_lines, references
 from green_screen.statistics.law_fit import LawFit, enough, fit_law
 from green_screen.statistics.law_responses import log_response, training_response, usable_law_runs
 from green_screen.statistics.law_tests import (
@@ -223,3 +224,16 @@ def test_a_design_without_launching_has_no_batch() -> None:
     rows = flat.rows(used)
     alone = fit_law(flat, rows, y)
     assert alone.launching_share(rows) == pytest.approx(0.0)
+
+
+def test_a_precision_that_was_only_quantized_afterwards_has_its_line() -> None:
+    """It trains as it would without."""
+    runs = LawCampaign(seed=3, n_runs=100).frame()
+    internal, double = EFFECTIVE + "internal", runs[EFFECTIVE + "precision"] == "float64"
+    runs = runs[~double | (runs[internal] != "None")]
+    assert (runs.loc[double, internal] == "post_quantization").any()
+    fit, used, _ = fitted(runs)
+    lines, crossings = law_lines(fit, used, references(used), 0.05)
+    for table in (lines, crossings):
+        assert {"float64", "float32"} <= set(table.loc[table["internal"] == "None", "precision"])
+        assert "post_quantization" not in set(table["internal"])
