@@ -77,22 +77,36 @@ def found(block: reading.Block) -> dict[str, answers.Answer]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blocks() -> dict[str, reading.Block | None]:
+    """What the stores hold, analysed once."""
+    return reading.read_blocks(STUDY)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, blocks: dict[str, reading.Block | None]
+) -> Path:
     """A copy of the study without what is written by it, published anew."""
     copy = tmp_path_factory.mktemp("study") / "copy"
     written = shutil.ignore_patterns("figures", "RESULTS.md", "runs.csv", "goals.csv", "__py*")
     shutil.copytree(STUDY, copy, ignore=written)
-    assert publish.main([], copy) == 0
+    publish.write(copy, blocks)
     return copy
 
 
-def test_the_committed_files_are_what_the_stores_say() -> None:
-    assert publish.main(["--check"]) == 0
+def test_the_committed_files_are_what_the_stores_say(
+    blocks: dict[str, reading.Block | None],
+) -> None:
+    assert publish.check(STUDY, blocks) == []
 
 
 def test_a_changed_number_is_told_and_rounding_is_not(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    blocks: dict[str, reading.Block | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(publish, "read_blocks", lambda _: blocks)
     table = folder / "tables" / "goals.csv"
     made = table.read_text("utf-8")
     goals = pd.read_csv(table)
@@ -156,8 +170,9 @@ def test_the_dictionary_and_the_tables_agree(folder: Path) -> None:
         assert list(pd.read_csv(path, nrows=0)) == list(entries)
 
 
-def test_a_column_or_a_metric_without_an_entry_is_refused(tmp_path: Path) -> None:
-    blocks = reading.read_blocks(STUDY)
+def test_a_column_or_a_metric_without_an_entry_is_refused(
+    tmp_path: Path, blocks: dict[str, reading.Block | None]
+) -> None:
     dictionary = reading.read_dictionary(STUDY)
     (tmp_path / "tables").mkdir()
     for gone, message in (("ci_low", "ci_low"), ("warmup_s", "metric warmup_s")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlflow
@@ -92,7 +93,10 @@ def test_one_that_fails_is_told_and_the_campaign_goes_on(
 def test_the_kernels_are_made_once(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver's part is simulated: a board that TensorFlow is said to use, and a cache."""
+    """The driver's part is simulated: a board that TensorFlow is said to use, and a cache.
+
+    That processes of their own make them is shown in ``training/test_kernels.py``.
+    """
     board = Board(index=0, uuid="GPU-1", pci_bus_id="0000:19:00.0", name="NVIDIA H100")
     monkeypatch.setenv("CUDA_CACHE_PATH", str(tmp_path / "cache"))
     monkeypatch.delenv("CUDA_CACHE_DISABLE", raising=False)
@@ -101,6 +105,13 @@ def test_the_kernels_are_made_once(
 
     baseline = Space.load().baseline
     double = dataclasses.replace(baseline, precision="float64")
+    asked: list[list[str]] = []
+
+    def make(configs: Iterable[TrainingConfig], model: str, image_size: int) -> list[bool]:
+        asked.append([config.precision for config in configs])
+        return [model == "resnet8" for _ in asked[-1]]
+
+    monkeypatch.setattr(warm_up.kernels, "make_apart", make)
 
     def made_in_s(*configs: TrainingConfig) -> float | None:
         of = json.dumps([dataclasses.asdict(config) for config in configs])
@@ -114,6 +125,7 @@ def test_the_kernels_are_made_once(
     assert made_in_s(baseline) > 0
     assert made_in_s(baseline, double) > 0
     assert made_in_s(double, baseline) is None
+    assert asked == [["float32"], ["float64"]]
     with pytest.raises(RuntimeError, match="1 of 1 kinds"):
         options = dataclasses.replace(options, model="resnet7")
         made_in_s(baseline)

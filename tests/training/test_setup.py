@@ -9,7 +9,7 @@ from green_screen.training import setup
 
 
 def test_the_context_and_the_images_do_not_wait_for_each_other(monkeypatch):
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2)
 
     def read(*args, **options):
         both.wait()
