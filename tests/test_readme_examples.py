@@ -73,6 +73,7 @@ def as_arguments(name: str, words: list[str]) -> list[str]:
     """Turn ``-P key=value`` into ``--key value``; the options must be those of MLproject."""
     known = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][name]["parameters"]
     arguments = []
+    words = [word for word in words if word != "--help"]  # which has no value, and starts nothing
     for option, value in zip(words[::2], words[1::2], strict=True):
         if option == "-P":
             key, _, value = value.partition("=")
