@@ -227,7 +227,7 @@ def forest_importance(runs: pd.DataFrame, y: Matrix, *, trees: int, seed: int) -
 
     Returns:
         Columns ``factor, importance`` and ``sd`` (over folds and permutations), the most important
-        first; no rows with fewer than five configurations.
+        first; no rows with fewer than five configurations, or where no fold has two runs.
     """
     groups, known = pd.factorize(configurations(runs))
     if len(known) < FOLDS or trees < 1:
@@ -236,10 +236,14 @@ def forest_importance(runs: pd.DataFrame, y: Matrix, *, trees: int, seed: int) -
     drops = []
     splitter = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in splitter.split(codes, y, groups):
+        if len(test) < 2:
+            continue  # a single run has no R2
         forest = RandomForestRegressor(
             trees, max_samples=min(len(train), 2000), n_jobs=2, random_state=seed
         ).fit(codes[train], y[train])
         drops.append(_drops(forest, codes[test], y[test], seed))
+    if not drops:
+        return pd.DataFrame(columns=list(IMPORTANCE_COLUMNS))
     together = np.hstack(drops)
     table = pd.DataFrame(
         {"factor": FACTOR_NAMES, "importance": together.mean(axis=1), "sd": together.std(axis=1)}

@@ -140,6 +140,17 @@ def test_the_forest_ranks_the_strong_factors_first():
     assert abs(by_factor["lr"]) < 0.05
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("n_runs", "known"), [(5, False), (7, True)])
+def test_a_fold_of_a_single_run_tells_no_importance(n_runs, known):
+    """R2 is not defined for it."""
+    frame, y, _, _ = prepared(SimulatedCampaign(seed=6, n_runs=150))
+    different = (~configurations(frame).duplicated()).to_numpy()
+    table = forest_importance(frame[different][:n_runs], y[different][:n_runs], trees=5, seed=1)
+    assert bool(len(table)) == known
+    assert np.isfinite(table["importance"].astype(float)).all()
+
+
 def test_importances_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, size=(300, 3)).astype(float)
