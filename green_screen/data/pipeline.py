@@ -155,7 +155,9 @@ def ahead_on_device(batches: Any) -> Any:
     gpus = tf.config.list_logical_devices("GPU")
     if not gpus:
         return batches
-    return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name, _ON_DEVICE))
+    ahead = tf.data.experimental.prefetch_to_device(gpus[0].name, _ON_DEVICE)
+    # AutoGraph would convert the functions that copy, which need it not.
+    return tf.autograph.experimental.do_not_convert(batches.apply)(ahead)
 
 
 class _Source:

@@ -147,14 +147,18 @@ def test_closing_twice_is_closing_once(store: str) -> None:
     executor.close()
 
 
-def test_what_is_preloaded_can_be_imported_and_the_processor_is_known_by_then() -> None:
+def test_what_is_preloaded_can_be_imported_and_is_found_once() -> None:
     program = (
         f"import importlib; [importlib.import_module(module) for module in {PRELOAD!r}]\n"
-        "import codecarbon.core.util; print(codecarbon.core.util.detect_cpu_model.cache_info())"
+        "import gc; print('frozen', gc.get_freeze_count() > 1e5 > 10 * len(gc.get_objects()))\n"
+        "import codecarbon.core.util; print(codecarbon.core.util.detect_cpu_model.cache_info())\n"
+        "import codecarbon.input; print('tables', 'global_energy_mix' in codecarbon.input._CACHE)"
     )
     command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert "misses=1" in done.stdout
+    assert "tables True" in done.stdout
+    assert "frozen True" in done.stdout
 
 
 def test_the_command_trains_for_real(store: str, tmp_path: Path) -> None:
