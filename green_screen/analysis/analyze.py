@@ -151,6 +151,8 @@ def analyze(
                 cost=cost,
                 finals_reused=made.reused if made else 0,
                 how=_how(subject, run, options),
+                # A filter's part of the runs has no plan.
+                unfinished="" if options.filter else subject.unfinished,
             )
         )
         publish(findings, run)

@@ -81,7 +81,7 @@ def select(
             meets the rule; the message counts the reasons.
     """
     rule = rule_text(objective, energy_budget_j, min_accuracy, energy_metric)
-    if _are_screenings(runs):
+    if are_screenings(runs):
         raise SelectionError(
             "the runs are screenings, which have no accuracy to select by (protocol=full and "
             "protocol=halving train for one)"
@@ -170,7 +170,7 @@ def _aim(objective: str, energy_budget_j: float | None, min_accuracy: float) -> 
     return text
 
 
-def _are_screenings(runs: pd.DataFrame) -> bool:
+def are_screenings(runs: pd.DataFrame) -> bool:
     """Return whether all runs that finished are screenings."""
     finished = runs[runs["status"] == "FINISHED"]
     if finished.empty or names.SCREENING_ENERGY_J not in finished:

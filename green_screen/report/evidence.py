@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from green_screen import names
+from green_screen.decision.selection import are_screenings
 from green_screen.report import tables
 from green_screen.report.document import (
     NOT_RECORDED,
@@ -47,11 +48,19 @@ HOW_MEASURED = {
 }
 
 
+_ALONE = "Each run is a process of its own. "
 _THE_PARTS = (
-    "Each run is a process of its own. The energy per epoch is the mean over the steady epochs, "
+    "The energy per epoch is the mean over the steady epochs, "
     "training and validation; the first epoch's excess over them (tracing, compilation, "
     "autotuning) is the warm-up. The energy of the whole training goes from loading the data to "
     "the evaluation on the test part."
+)
+_OF_A_SCREENING = (
+    "Of a screening, blocks of training steps are measured until they are steady and well enough "
+    "known, then a validation. The energy per epoch is what an epoch of such steps and one "
+    "validation takes; no run was trained to its end, so there is no accuracy and no energy of a "
+    "whole training. The energy before the first steady block beyond that of steady ones is the "
+    "warm-up."
 )
 _A_WAITING_BOARD = (
     "The conversion to integers (internal=post_quantization) and the test of the integer model run "
@@ -134,13 +143,16 @@ def measurement(findings: Findings) -> Section:
     machines = _machines(findings)
     columns = [_facts(tags, runs) for tags, runs in machines]
     on_a_board = source in (names.SOURCE_COUNTER, names.SOURCE_POWER)
-    converted = (findings.runs["effective_internal"] == "post_quantization").any()
+    # A screening converts nothing.
+    whole = findings.runs[findings.runs[names.ENERGY_TOTAL_J].notna()]
+    converted = (whole["effective_internal"] == "post_quantization").any()
+    parts = _OF_A_SCREENING if findings.screened else _THE_PARTS
     return Section(
         "measurement",
         "How it was measured",
         (
             Text(HOW_MEASURED.get(source, "How the energies were obtained was not recorded.")),
-            Text(_THE_IMPORTED_PARTS if imported else _THE_PARTS),
+            Text(_THE_IMPORTED_PARTS if imported else _ALONE + parts),
             *([Text(_A_WAITING_BOARD)] if on_a_board and converted else []),
             Table(
                 caption="What it was measured on",
@@ -186,7 +198,12 @@ def _facts(tags: Mapping[str, str], runs: pd.DataFrame) -> dict[str, str]:
         "Idle power, mean": _with_unit(runs[names.IDLE_POWER_W].mean(), "W"),
         "Start temperature, lowest": _with_unit(runs[names.START_TEMPERATURE_C].min(), "°C"),
         "Start temperature, highest": _with_unit(runs[names.START_TEMPERATURE_C].max(), "°C"),
-        "Epoch, median duration": _with_unit(runs[names.EPOCH_TIME_S].median(), "s"),
+        # A screening has no epoch.
+        **(
+            {}
+            if are_screenings(runs)
+            else {"Epoch, median duration": _with_unit(runs[names.EPOCH_TIME_S].median(), "s")}
+        ),
     }
 
 
@@ -206,7 +223,7 @@ def limits(findings: Findings) -> Iterator[str]:
     elif findings.source in (names.SOURCE_COUNTER, names.SOURCE_POWER):
         yield (
             "Board sensors are accurate to about 5 %, the same way for every run on one board: "
-            "ratios hold on this board; joules of different boards compare less well."
+            "ratios hold on one board; joules of different boards compare less well."
         )
     final = findings.final
     # A run that failed early has not said where it was.
@@ -221,18 +238,13 @@ def limits(findings: Findings) -> Iterator[str]:
         levels = ", ".join(f"{factor}={level}" for factor, level in held.items())
         yield f"It says nothing of what was the same in all runs: {levels}."
     yield "Cooling, power supply and the making of the hardware are not counted."
-    failed = int((runs["status"] != "FINISHED").sum())
-    if failed:
-        yield (
-            f"{failed} of {len(runs)} runs did not finish. If that depends on the configuration, "
-            "what is left is not a fair sample."
-        )
+    yield from _not_finished(runs)
     yield from _crashes(runs)
     diverged = int(runs["diverged"].sum())
     if diverged:
         yield (
-            f"The loss became not a number in {count(diverged, 'run')}. Their energy counts, "
-            "because it was spent; they are never selected."
+            f"The loss became not a number in {count(diverged, 'run')}. The energy of such a run "
+            "counts, because it was spent; it is never selected."
         )
     for reason, n_runs in analysis.exclusions.itertuples(index=False):
         yield f"Not in the model, of {count(analysis.n_read, 'run')}: {n_runs}, {reason}."
@@ -247,12 +259,16 @@ def limits(findings: Findings) -> Iterator[str]:
 def untold(findings: Findings) -> Iterator[str]:
     """Yield what the runs cannot tell although the campaign asked for it."""
     held = held_constant(findings.runs)
-    for statement in (*findings.law.statements, *findings.analysis.statements):
+    # Where the law describes the energies, nothing else is shown of the other model.
+    whose = "the log-linear model, " if findings.told_by_law else ""
+    of_law = ((statement, "") for statement in findings.law.statements)
+    for statement, of in (*of_law, *((text, whose) for text in findings.analysis.statements)):
         subject = statement.partition(":")[0].partition("(")[0]
         without_gpu = subject == "start_temperature" and findings.source == names.SOURCE_ESTIMATE
         if subject not in held and not without_gpu:
-            yield statement
-    if why := tables.no_target(findings):
+            yield of + statement
+    # Screenings have no accuracy, whatever the target.
+    if not findings.screened and (why := tables.no_target(findings)):
         yield why
 
 
@@ -263,6 +279,20 @@ def held_constant(runs: pd.DataFrame) -> dict[str, str]:
         for factor in FACTOR_NAMES
         if runs[REQUESTED + factor].nunique() == 1
     }
+
+
+def _not_finished(runs: pd.DataFrame) -> Iterator[str]:
+    """Yield how many runs did not finish, and how many of them were done again."""
+    finished = runs["status"] == "FINISHED"
+    if finished.all():
+        return
+    places = pd.MultiIndex.from_frame(runs[["campaign", "place"]])
+    again = int((~finished & runs["place"].ne("") & places.isin(places[finished])).sum())
+    failed = int((~finished).sum())
+    done = f", {again:,} of which were done again" if again else ""
+    unfair = " If that depends on the configuration, what is left is not a fair sample."
+    doubt = unfair if again < failed else ""
+    yield f"{failed:,} of {len(runs):,} runs did not finish{done}.{doubt}"
 
 
 def _crashes(runs: pd.DataFrame) -> Iterator[str]:

@@ -49,8 +49,8 @@ def power(epochs: pd.DataFrame, runs: Mapping[str, tuple[str, Trace]]) -> style.
         table = epochs[epochs["run_id"].isin(runs)].dropna(subset=[names.GPU_POWER_MEAN_W])
         if table.empty:
             raise style.NothingToShowError(
-                "no GPU power was measured in these runs, and an estimate of energy has no power "
-                "that could be read epoch by epoch"
+                "these runs have no GPU power by epoch: a screening has no epochs, and an estimate "
+                "of energy no power that could be read"
             )
         figure = style.new_figure(width_in, 3.2)
         axes = figure.subplots()

@@ -11,7 +11,7 @@ import pandas as pd
 from green_screen import names
 from green_screen.decision.final import RECOMMENDED, SELECTED, Contrast, Estimate, FinalComparison
 from green_screen.decision.recommendation import Recommendation
-from green_screen.decision.selection import Selection
+from green_screen.decision.selection import Selection, are_screenings
 from green_screen.decision.tradeoff import Cost
 from green_screen.report.document import interval, number, share, signed
 from green_screen.report.style import Rendered
@@ -51,6 +51,8 @@ class Findings:
         selection: The selected configuration; ``None`` if the rule selected none.
         recommendation: The recommended configuration; ``None`` if there is none.
         unrecommended: Why there is none.
+        unfinished: How much of its plan has finished, in words, of a campaign that has not come to
+            its end; empty for one that has.
         final: The final comparison; ``None`` if there was none.
         problems: Why a selection or a final comparison is missing.
         front: The Pareto front, rows of `runs`.
@@ -83,12 +85,18 @@ class Findings:
     how: str = ""
     recommendation: Recommendation | None = None
     unrecommended: str = ""
+    unfinished: str = ""
 
     @property
     def told_by_law(self) -> bool:
         """Whether the law describes the energies, so that the log-linear model adds nothing."""
         by_law = self.law.choice.model == "law"
         return by_law and self.analysis.response.name in ("epoch", "per_1k_images")
+
+    @property
+    def screened(self) -> bool:
+        """Whether all runs that finished are screenings: none was trained to its end."""
+        return are_screenings(self.runs)
 
     @functools.cached_property
     def plane(self) -> pd.DataFrame:
@@ -116,8 +124,9 @@ class Findings:
 
 
 def headline(findings: Findings) -> str:
-    """Return the result in a few sentences, after the alarm of a negative control."""
-    parts = (alarm(findings.law), _result(findings), _recommended(findings))
+    """Return the result in a few sentences, after what it is to be doubted for."""
+    so_far = f"Provisional: {findings.unfinished}." if findings.unfinished else ""
+    parts = (alarm(findings.law), so_far, _result(findings), _recommended(findings))
     return " ".join(filter(None, parts))
 
 

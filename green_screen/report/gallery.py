@@ -50,6 +50,7 @@ def draw_all(
     label = figures.axis_label(response.label, response.unit, source)
     total = figures.axis_label("energy of the whole training", "J", source)
     traces = shown_runs(runs, response.metric)
+    boards = _baselines(runs)["machine"].nunique()
     metric = final.energy_metric if final else names.ENERGY_TOTAL_J
     final_label = figures.axis_label(*QUANTITIES[metric], final.source if final else source)
     drawn = (
@@ -140,7 +141,8 @@ def draw_all(
         render(
             "drift",
             "The repeated baseline through the campaign",
-            "The same work again and again: its spread is the noise of one run, a trend is drift.",
+            "The same work again and again: its spread is the noise of one run, a trend is drift."
+            + (f" It ran on {boards} boards, which differ too." if boards > 1 else ""),
             figures_runs.drift(runs[runs["kind"] == names.KIND_BASELINE], response.metric, label),
         ),
         render(

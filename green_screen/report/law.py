@@ -73,9 +73,14 @@ def _crossovers(law: LawAnalysis) -> Table:
             )
         )
     first, last = lines["batch_size"].min(), lines["batch_size"].max()
+    beyond = (
+        ""
+        if crossings["batch_size"].between(first, last).all()
+        else f"; batch sizes outside {first:.0f} to {last:.0f} were not run: the law is extended"
+    )
     unit = f"{law.response.unit} a{'n' if law.response.per == 'image' else ''} {law.response.per}"
     return Table(
-        caption="Where launching and computing cost the same, and the energy at both ends",
+        caption="Where launching and computing cost the same, and the energy at both ends" + beyond,
         columns=(
             Column("Precision"),
             Column("Internal"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import matplotlib
@@ -21,9 +22,17 @@ _LINE = (223, 228, 225)
 _MARKED = (233, 244, 240)
 
 
-def to_pdf(report: Document) -> bytes:
-    """Return the report as a PDF of A4 pages. Long tables are left to the HTML report."""
+def to_pdf(report: Document, made: datetime | None = None) -> bytes:
+    """Return the report as a PDF of A4 pages. Long tables are left to the HTML report.
+
+    Args:
+        report: What it says; what made it, its last lines, is the file's subject too.
+        made: The file's date; ``None`` is now.
+    """
     pdf = _Pages(report.title)
+    pdf.set_subject(report.footer)
+    if made is not None:
+        pdf.set_creation_date(made)
     _title(pdf, report)
     for section in report.sections:
         _section(pdf, section)

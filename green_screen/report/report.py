@@ -92,10 +92,13 @@ def _subtitle(findings: Findings) -> str:
     epochs = " or ".join(f"{value:g}" for value in sorted(runs["epochs"].dropna().unique()))
     machines = dict.fromkeys(evidence.machine(tags) for tags in findings.hardware.values())
     source = SOURCE_TEXT.get(findings.source, "of unknown source")
+    screened = (
+        ", of which a screening measures some steps and one validation" if findings.screened else ""
+    )
     return (
         f"{values('model', 'A model that was not recorded')} on "
         f"{values('dataset', 'data that were not recorded')}, "
-        f"{epochs or 'an unknown number of'} epochs. "
+        f"{epochs or 'an unknown number of'} epochs{screened}. "
         f"{count(len(runs), 'run')}, {finished:,} finished, "
         f"on {' and '.join(machines)}. Energies: {source}."
     )
@@ -116,7 +119,9 @@ def _result(findings: Findings) -> Section:
                 "an earlier analysis of the same configurations and used again."
             )
         )
-    unwell = (*(final.statements if final else ()), *findings.problems)
+    # Without a selection the headline says why.
+    problems = findings.problems if selection is not None else ()
+    unwell = (*(final.statements if final else ()), *problems)
     blocks.extend(Text(statement, warning=True) for statement in unwell)
     if selection is not None:
         blocks.append(tables.configuration_table(findings, selection))
@@ -209,7 +214,8 @@ def _trade_off(findings: Findings) -> Section:
     blocks: list[Block] = [findings.figures["pareto"]]
     blocks.append(tables.front_table(findings))
     excluded = front_candidates(findings.runs).excluded
-    if len(excluded):
+    # Screenings are not left out of a front: they have none.
+    if len(excluded) and not findings.screened:
         blocks.append(tables.left_out("Runs that could not be on the front", excluded))
     if reached := tables.to_accuracy(findings):
         blocks.append(reached)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +20,7 @@ from green_screen.decision.recommendation import VARIED, Recommendation
 from green_screen.decision.selection import Selection
 from green_screen.decision.tradeoff import reaching
 from green_screen.report.document import (
+    MISSING,
     Column,
     Table,
     count,
@@ -427,7 +429,7 @@ def runs_table(findings: Findings) -> Table:
     ordered = runs.sort_values(response.metric, kind="stable")
     shown = ordered.head(MAX_ROWS)
     cut = f", the first {MAX_ROWS} of {len(runs)}" if len(runs) > MAX_ROWS else ""
-    return Table(
+    table = Table(
         caption=f"All runs by {response.label}{cut}",
         columns=(
             Column("Run"),
@@ -452,6 +454,21 @@ def runs_table(findings: Findings) -> Table:
         ),
         folded=True,
         long=True,
+    )
+    return _without_unknown(table)
+
+
+def _without_unknown(table: Table) -> Table:
+    """Return a table without the columns of which no row knows anything."""
+    known = [
+        index
+        for index in range(len(table.columns))
+        if any(row[index] != MISSING for row in table.rows)
+    ]
+    return dataclasses.replace(
+        table,
+        columns=tuple(table.columns[index] for index in known),
+        rows=tuple(tuple(row[index] for index in known) for row in table.rows),
     )
 
 
@@ -507,8 +524,9 @@ def noise_rows(analysis: EnergyAnalysis) -> Iterator[tuple[str, str, str]]:
         yield (
             "Drift over the campaign",
             number(noise.drift_ratio),
-            f"last over first; interval {interval(noise.drift_low, noise.drift_high)}, "
-            f"p {p_value(noise.drift_p)}",
+            f"last over first, by {count(noise.n_drifts, 'slope')}; interval "
+            f"{interval(noise.drift_low, noise.drift_high)}, p {p_value(noise.drift_p)}"
+            f"{': none is shown' if noise.drift_p > analysis.alpha else ''}",
         )
 
 

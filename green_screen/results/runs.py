@@ -98,6 +98,7 @@ _TEXT_TAGS = {
     "invalid_reason": names.TAG_INVALID_REASON,
     "failure": names.TAG_FAILURE,
     "design_hash": names.TAG_DESIGN_HASH,
+    "place": names.TAG_POSITION,
 }
 
 
@@ -164,7 +165,8 @@ def to_frame(runs: Iterable[Run]) -> pd.DataFrame:
         Text columns ``run_id, run_name, campaign`` (the parent's run id), ``kind, status, machine,
         model, dataset, country``, the tags ``energy_source, cpu_energy_source, measurement_valid``
         (``"true"``, ``"false"``, or empty where it was not checked, as in imported runs; these are
-        used like valid ones), ``invalid_reason, failure, design_hash``;
+        used like valid ones), ``invalid_reason, failure, design_hash, place`` (in the plan: runs
+        that are done again have the same);
         ``requested_<factor>`` and ``effective_<factor>`` as canonical strings (empty if absent);
         ``diverged`` as bool; ``position`` (the place among the campaign's runs, as they were
         started: runs are done again, and a sequential design has no other order), ``epochs, seed,

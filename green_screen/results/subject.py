@@ -54,6 +54,27 @@ class Subject:
         """The requested configuration of the baseline, or the published one."""
         return baseline_config(self.runs)
 
+    @property
+    def unfinished(self) -> str:
+        """How much of their plan the campaigns have done, in words, while one has not ended.
+
+        A campaign that has ended has finished what it could: the runs say what failed. One that
+        was imported does not say what was planned.
+        """
+        planned = {
+            campaign.info.run_id: int(campaign.data.tags[names.TAG_RUNS_PLANNED])
+            for campaign in self.campaigns
+            if names.TAG_RUNS_PLANNED in campaign.data.tags and campaign.info.status != "FINISHED"
+        }
+        finished = self.runs[
+            self.runs["campaign"].isin(planned) & self.runs["status"].eq("FINISHED")
+        ]
+        n_finished = len(finished[["campaign", "place"]].drop_duplicates())
+        n_planned = sum(planned.values())
+        if n_finished >= n_planned:
+            return ""
+        return f"{n_finished:,} of {n_planned:,} planned runs have finished"
+
     def experiment(self) -> str:
         """Return the name of the experiment that the first campaign is in."""
         experiment_id = self.campaigns[0].info.experiment_id

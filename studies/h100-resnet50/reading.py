@@ -80,9 +80,8 @@ class Block:
     @property
     def complete(self) -> bool:
         """Whether all planned runs have come to their end: one that failed is a result."""
-        places = self.runs.get("place", self.runs["position"])
         ended = self.runs["status"].isin(("FINISHED", "FAILED"))
-        return places[ended].nunique() >= self.planned
+        return self.runs.loc[ended, "place"].nunique() >= self.planned
 
     @property
     def progress(self) -> str:
@@ -148,7 +147,6 @@ def _prepared(name: str, runs: pd.DataFrame, stored: Mapping[str, Run]) -> pd.Da
     return runs.assign(
         block=name,
         order=runs["position"],
-        place=found.map(lambda run: run.data.tags[names.TAG_POSITION]),
         start_comparable=comparable,
         **{STEADY_POWER_W: power_w},
         **{metric: runs[metric].where(comparable) for metric in _OF_START},

@@ -199,7 +199,7 @@ def test_a_figure_without_data_gives_its_reason(runs: pd.DataFrame) -> None:
     history[names.GPU_POWER_MEAN_W] = np.nan
     traces = {runs["run_id"].iloc[0]: ("a run", figures_runs.BEST)}
     nothing = style.render("power", "Power", "", figures_runs.power(history, traces))
-    assert "no GPU power was measured" in nothing.reason and not nothing.png
+    assert "no GPU power by epoch" in nothing.reason and not nothing.png
     drift = style.render("drift", "Drift", "", figures_runs.drift(runs.head(1), METRIC, "J"))
     assert "no campaign has 2 usable runs" in drift.reason
     none = style.render("x", "X", "", figures.energy_by_level(runs.iloc[:0], METRIC, "J"))

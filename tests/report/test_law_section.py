@@ -87,6 +87,23 @@ def test_energies_are_told_once_by_the_model_that_describes_them(sound: Findings
     assert other.moving[0] == "duration of the whole run"
 
 
+def test_the_other_models_statements_are_called_its_own(sound: Findings) -> None:
+    analysis = dataclasses.replace(sound.analysis, statements=("cross-validation: none",))
+    text = str(write_report(dataclasses.replace(sound, analysis=analysis)))
+    assert "'the log-linear model, cross-validation: none'" in text
+
+
+def test_crossovers_beyond_the_batches_that_were_run_are_called_extended(sound: Findings) -> None:
+    (table,) = [
+        block
+        for block in law_section(sound).blocks
+        if isinstance(block, Table) and block.caption.startswith("Where launching and computing")
+    ]
+    crossings = [float(row[2].replace(",", "")) for row in table.rows]
+    assert any(not 4 <= batch <= 128 for batch in crossings)
+    assert table.caption.endswith("batch sizes outside 4 to 128 were not run: the law is extended")
+
+
 def test_one_batch_size_has_controls_and_no_law() -> None:
     frame = LawCampaign(seed=3, n_runs=90, violated={"lr=0.01": 1.3}).frame()
     one = frame.assign(effective_batch_size="32", requested_batch_size="32")

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,51 @@ def test_titles_name_what_was_analysed() -> None:
     assert figures["power"].title == f"Power of the runs with the least and the most {label}"
     for name in ("configurations", "power", "forest", "levels"):
         assert "energy" not in figures[name].title + figures[name].caption, name
+
+
+def test_a_campaign_that_has_not_ended_says_so_first(rich: Findings) -> None:
+    assert "Provisional" not in headline(rich)
+    so_far = dataclasses.replace(rich, unfinished="69 of 111 planned runs have finished")
+    # But for what is worse, as here.
+    alarmed = headline(so_far).removeprefix(headline(rich).partition(" The selected")[0])
+    assert alarmed.startswith(" Provisional: 69 of 111 planned runs have finished. The selected")
+
+
+def test_screenings_are_not_told_as_whole_trainings(rich: Findings) -> None:
+    screened = SimulatedCampaign(n_runs=30, seed=3, protocol="screening").frame()
+    boards = [f"Board {i % 2}" for i in range(len(screened))]
+    found = findings(SimulatedCampaign(n_runs=30, seed=3), frame=screened.assign(machine=boards))
+    report = write_report(found)
+    assert report.headline.count("screenings, which have no accuracy") == 1
+    assert "5 epochs, of which a screening measures some steps and one valid" in report.subtitle
+    text, whole = words(report), words(write_report(rich))
+    assert "blocks of training steps are measured" in text
+    for only_of_whole in (
+        "the evaluation on the test part",
+        "are those of a board that waits",
+        "Runs that could not be on the front",
+        "Epoch, median duration",
+        "The energy to reach",
+        "'Validation accuracy'",
+        "'Whole training'",
+    ):
+        assert only_of_whole not in text, only_of_whole
+        assert only_of_whole in whole or only_of_whole == "The energy to reach"
+    assert "blocks of training steps" not in whole
+    assert found.figures["drift"].caption.endswith("It ran on 2 boards, which differ too.")
+    assert "which differ too" not in rich.figures["drift"].caption
+    # The headline has said why nothing was selected.
+    assert "result" not in [section.anchor for section in report.sections]
+
+
+def test_a_run_that_was_done_again_is_not_missing(rich: Findings) -> None:
+    text = words(write_report(rich))
+    assert "1 of 111 runs did not finish. If that depends on the configuration" in text
+    runs = rich.runs.copy()
+    runs.loc[runs.index[4], "place"] = runs.loc[runs["status"] == "FAILED", "place"].iloc[0]
+    text = words(write_report(dataclasses.replace(rich, runs=runs)))
+    assert "1 of 111 runs did not finish, 1 of which were done again." in text
+    assert "If that depends on the configuration" not in text
 
 
 def test_the_limits_are_stated(rich: Findings) -> None:
@@ -317,6 +363,14 @@ def test_the_pdf_holds_the_same_sections(rich: Findings) -> None:
     ]
 
 
+def test_a_pdf_of_a_given_date_says_what_made_it_and_nothing_of_the_moment(poor: Findings) -> None:
+    report, made = write_report(poor), datetime(2026, 11, 27, tzinfo=timezone.utc)
+    pdf = to_pdf(report, made)
+    assert pdf == to_pdf(report, made)
+    assert b"/CreationDate (D:20261127000000Z)" in pdf
+    assert f"/Subject ({report.footer})".encode() in pdf
+
+
 def test_only_long_tables_are_left_out_of_the_pdf(rich: Findings) -> None:
     tables = {
         block.caption: block
@@ -344,7 +398,7 @@ def test_what_is_computed_is_shown(rich: Findings) -> None:
     ):
         assert what in text, what
     assert re.search(r"repeats \d\.\d+ to \d\.\d+; 0\.\d+ with batch size alone", text)
-    assert re.search(r"last over first; interval [\d.]+ to [\d.]+, p 0\.\d+", text)
+    assert re.search(r"last over first, by 1 slope; interval [\d.]+ to [\d.]+, p 0\.\d+", text)
 
 
 def test_the_run_order_of_one_of_several_campaigns_has_a_short_name(rich: Findings) -> None:
