@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import nbformat
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from simulated_campaign import SimulatedCampaign
 from waiting import until
 
-from green_screen import tracking
+from green_screen import names, tracking
 from green_screen.registry import registry
 from notebooks.execute import execute
 
@@ -178,8 +180,13 @@ def test_the_notebook_runs_on_a_real_campaign(
     for key, value in store.environment.items():
         monkeypatch.setenv(key, value)
     output = tmp_path / notebook.name
-    execute(notebook, store.folder, output)
-    cells = [c for c in nbformat.read(output, as_version=4).cells if c.cell_type == "code"]
+    execute(notebook, store.folder, output, {"store": "a small one"})
+    executed = nbformat.read(output, as_version=4)
+    assert executed.metadata["green_screen"] == {"store": "a small one"}
+    # What is shown is the same each time: no place in memory, no random name.
+    assert "Styler>" in output.read_text() and not re.search(" at 0x", output.read_text())
+    assert set(re.findall(r"\bT_\w{5}", output.read_text())) <= {f"T_{i:05d}" for i in range(99)}
+    cells = [c for c in executed.cells if c.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     pictures = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 2
@@ -203,6 +210,33 @@ def test_the_notebooks_say_what_a_campaign_of_failed_runs_lacks(
     assert said.count("0 of 3 runs are used") == len(NOTEBOOKS)
     assert "Nothing is selected: no configuration meets the rule" in said
     assert "No resnet50 is a challenger." in said
+
+
+def test_the_notebooks_tell_screenings_as_such_and_how_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        client, experiment = MlflowClient(), tracking.ensure_experiment()
+        campaign = SimulatedCampaign(n_runs=24, protocol="screening")
+        parent = campaign.write(client, experiment, "stopped")
+        client.set_tag(parent, names.TAG_RUNS_PLANNED, "111")
+        # Killed before it had logged anything.
+        tags = {MLFLOW_PARENT_RUN_ID: parent, names.TAG_KIND: names.KIND_RUN}
+        client.set_terminated(client.create_run(experiment, tags=tags).info.run_id, "KILLED")
+        client.set_terminated(parent, "KILLED")
+        for notebook in NOTEBOOKS:
+            exec(_code(notebook), {"display": print})
+    finally:
+        mlflow.set_tracking_uri(before)
+    said = capsys.readouterr().out
+    assert f"Provisional: {len(campaign.design())} of 111 planned runs have finished." in said
+    assert "'not known': 1" in said
+    assert "Nothing is selected, so there is nothing to compare." in said
+    assert "The baseline has no validation accuracy." in said and "of nan" not in said
+    assert "No  is a challenger" not in said
 
 
 def _code(notebook: Path) -> str:
