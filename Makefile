@@ -62,7 +62,7 @@ study: setup ## The published settings: 100 configurations screened for their en
 	$(PY) -m entrypoints.sweep --protocol halving $(STUDY)
 	$(PY) -m entrypoints.analyze --final_epochs 50
 
-study-tables: setup ## Tables, figures and results of studies/h100-resnet50 from its stores
+study-tables: setup ## Tables, figures, reports and notebooks of studies/h100-resnet50 from its stores
 	$(PY) studies/h100-resnet50/publish.py
 
 status: setup ## The state of the latest campaign, from the store alone

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import shutil
 import sqlite3
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
+import mlflow
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +30,7 @@ STUDY = Path(__file__).parents[1] / "studies" / "h100-resnet50"
 sys.path.insert(0, str(STUDY))
 
 import answers  # noqa: E402
+import documents  # noqa: E402
 import evidence  # noqa: E402
 import publish  # noqa: E402
 import reading  # noqa: E402
@@ -107,6 +113,7 @@ def test_a_changed_number_is_told_and_rounding_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(publish, "read_blocks", lambda _: blocks)
+    monkeypatch.setattr(publish, "check_documents", lambda _: [])
     table = folder / "tables" / "goals.csv"
     made = table.read_text("utf-8")
     goals = pd.read_csv(table)
@@ -122,6 +129,107 @@ def test_a_changed_number_is_told_and_rounding_is_not(
         table.write_text(made, "utf-8")
     told = f"tables/goals.csv, line {place + 2}: committed '{r2 * 1.01:.7g}', from the stores"
     assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documents of the stores alone, made anew; what a notebook is executed with in its place.
+
+    A kernel takes longer to start than the analysis: tests/analysis/test_notebooks.py has them.
+    """
+    copy = tmp_path_factory.mktemp("documents")
+    for archive in STUDY.glob("pixels-*.tar.xz"):
+        shutil.copy(archive, copy)
+
+    def execute(notebook: Path, workdir: Path, output: Path, about: dict[str, str]) -> None:
+        ours = {key: of for key, of in os.environ.items() if key.startswith(documents.SETTINGS)}
+        output.write_text(json.dumps({"workdir": str(workdir), **about, **ours}))
+
+    before = mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        mlflow.set_tracking_uri(theirs := f"sqlite:///{copy}/of-the-user.db")
+        patch.setenv("MLFLOW_RUN_ID", "of the user")
+        patch.setenv("GREEN_SCREEN_SWEEP", "of the user")
+        patch.setattr(documents, "execute", execute)
+        try:
+            documents.write_documents(copy)
+            assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == theirs
+        finally:
+            mlflow.set_tracking_uri(before)
+    return copy
+
+
+def test_documents_are_made_in_copies_of_the_stores_alone(reported: Path) -> None:
+    archives = sorted(STUDY.glob("pixels-*.tar.xz"))
+    assert sorted(path.name for path in reported.iterdir()) == sorted(
+        [*(archive.name for archive in archives), "reports"]
+    )
+    for archive in archives:
+        assert (reported / archive.name).read_bytes() == archive.read_bytes()
+        into = reported / "reports" / reading.store_name(archive)
+        assert len(list(into.iterdir())) == 2 + len(documents.NOTEBOOKS)
+        for notebook in documents.NOTEBOOKS:
+            told = json.loads((into / notebook.name).read_text())
+            assert "of the user" not in told.values() and "MLFLOW_RUN_ID" not in told
+            assert told["MLFLOW_TRACKING_URI"] == f"sqlite:///{told['workdir']}/mlflow.db"
+            assert told["GREEN_SCREEN_SPOOL"].startswith(told["workdir"])
+            assert told["store"].startswith(archive.name)
+            assert not Path(told["workdir"]).exists()
+
+
+def test_the_committed_documents_are_what_the_stores_say(
+    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {archive.name: reported / page for page, archive in documents.pages(STUDY)}
+    monkeypatch.setattr(publish, "made_html", lambda archive: made[archive.name].read_text())
+    assert publish.check_documents(STUDY) == []
+    # Each file that is changed or lacking is told.
+    shutil.copytree(STUDY, tmp_path / "copy")
+    into = tmp_path / "copy" / "reports" / "pixels-32"
+    page = (into / "report.html").read_text("utf-8")
+    joules = re.findall(r"<td class=\"n\">(\d\.\d+) \(", page)[0]
+    changed = page.replace(f">{joules} (", f">{float(joules) + 1:.3f} (", 1)
+    (into / "report.html").write_text(changed, "utf-8")
+    pdf = (into / "report.pdf").read_bytes()
+    (into / "report.pdf").write_bytes(pdf.replace(b"SHA-256", b"SHA-255"))
+    first, second = (into / notebook.name for notebook in documents.NOTEBOOKS)
+    source = nbformat.read(second, as_version=4)
+    source.cells[0].source += " More."
+    nbformat.write(source, second)
+    first.unlink()
+    found = publish.check_documents(tmp_path / "copy")
+    assert [line.partition(" ")[0] for line in found] == [
+        "reports/pixels-32/report.pdf",
+        f"reports/pixels-32/{first.name}",
+        f"reports/pixels-32/{second.name}",
+        "reports/pixels-32/report.html,",
+    ]
+    assert f'class="n">{float(joules) + 1:.3f} (' in found[-1]
+
+
+def test_the_executed_notebook_shows_the_model_that_describes_the_block(
+    blocks: dict[str, reading.Block | None],
+) -> None:
+    for name, block in blocks.items():
+        if block is None:
+            continue
+        notebook = STUDY / "reports" / name / documents.NOTEBOOKS[1].name
+        text, model = notebook.read_text("utf-8"), block.law.choice.model
+        assert f"described by: {model or 'neither model'}, " in text
+        assert ("Training energy per image against batch size" in text) is (model == "law")
+        assert ("Effect of each level on the energy per epoch" in text) is (model != "law")
+
+
+def test_documents_are_small_and_tell_nothing_of_the_machine() -> None:
+    found = [path for path in (STUDY / "reports").rglob("*") if path.is_file()]
+    assert len(found) == 4 * len(list(STUDY.glob("pixels-*.tar.xz")))
+    for path in found:
+        assert path.stat().st_size < 2_000_000
+        text = documents.without_images(path.read_bytes().decode("utf-8", "ignore"))
+        if path.suffix == ".ipynb":
+            text = re.sub(r'"image/png": "[^"]*"', "", text)
+        for ours in (str(Path.home()), str(Path.cwd()), tempfile.gettempdir() + "/", "0x7f"):
+            assert path.suffix == ".pdf" or ours not in text, (path, ours)
 
 
 def test_counts_and_words_are_compared_exactly() -> None:

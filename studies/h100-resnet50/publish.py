@@ -1,4 +1,4 @@
-"""Writes the study's tables, figures, results and metadata from its stores, or checks them.
+"""Writes all that the study publishes from its stores, or checks it.
 
     .venv/bin/python studies/h100-resnet50/publish.py            # what the stores say so far
     .venv/bin/python studies/h100-resnet50/publish.py --check    # exit status 1 if files differ
@@ -24,6 +24,7 @@ import green_screen  # noqa: F401  before MLflow: nothing is sent to anybody
 import numpy as np
 import pandas as pd
 from answers import answers_table
+from documents import made_html, other_store, pages, without_images, write_documents
 from evidence import goals_table, uncertainty_table
 from reading import (
     FOLDER,
@@ -105,7 +106,7 @@ def differences(name: str, committed: str, made: str) -> Iterator[str]:
     """Yield in words where two versions of a file differ by more than rounding."""
     lines = itertools.zip_longest(committed.splitlines(), made.splitlines(), fillvalue="")
     for number, (old, new) in enumerate(lines, start=1):
-        digit = name.endswith(".md")
+        digit = name.endswith((".md", ".html"))
         if not _same(old, new, digit=digit):
             cells = itertools.zip_longest(old.split(","), new.split(","), fillvalue="")
             pairs = (pair for pair in cells if not _same(*pair, digit=digit))
@@ -134,6 +135,22 @@ def check(folder: Path, blocks: dict[str, Block | None]) -> list[str]:
         path = folder / name
         if path.is_file():
             found += differences(name, path.read_text("utf-8"), made)
+        else:
+            found.append(f"{name} is missing")
+    return found
+
+
+def check_documents(folder: Path) -> list[str]:
+    """Return in words where reports and notebooks are not what the folder's stores say.
+
+    The page is analysed anew and compared; of the others it is what they say they were made from.
+    """
+    found = list(other_store(folder))
+    for name, archive in pages(folder):
+        path = folder / name
+        if path.is_file():
+            committed = path.read_text("utf-8")
+            found += differences(name, *map(without_images, (committed, made_html(archive))))
         else:
             found.append(f"{name} is missing")
     return found
@@ -173,9 +190,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
     if asked.freeze:
         problems = [why] if (why := freeze(folder, asked.freeze, blocks[asked.freeze])) else []
     elif asked.check:
-        problems = check(folder, blocks)
+        problems = check(folder, blocks) + check_documents(folder)
     else:
         problems = []
+        write_documents(folder)  # first: the metadata list them
         write(folder, blocks)
     for problem in problems:
         print(problem, file=sys.stderr)

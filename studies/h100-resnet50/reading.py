@@ -7,7 +7,7 @@ import dataclasses
 import re
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,22 +115,37 @@ def coefficients_file(name: str) -> str:
     return f"energy-model-{name}.json"
 
 
-def read_store(archive: Path) -> Block:
-    """Read a store from a copy of its archive: the archive itself is never opened for writing."""
-    name = archive.name.removesuffix(".tar.xz")
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """Unpack a store and work in that copy: the archive itself is never opened for writing.
+
+    In it, because its artifacts have relative paths, and MLflow makes a folder for them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
-        # There, because MLflow makes a folder for artifacts where it is.
-        with contextlib.chdir(folder):
-            client = MlflowClient(f"sqlite:///{Path(folder, name, 'mlflow.db')}")
-            runs = read_runs(experiment=names.EXPERIMENT, client=client)
-            ids = list(runs["campaign"].unique())
-            planned = [client.get_run(parent).data.tags[names.TAG_RUNS_PLANNED] for parent in ids]
-            experiments = [known.experiment_id for known in client.search_experiments()]
-            found = {run.info.run_id: run for run in search_all(client, experiments, "")}
-            stored = {run_id: found[run_id] for run_id in runs["run_id"]}
-            windows = _windows(name, runs, client)
+        store = Path(folder, store_name(archive))
+        with contextlib.chdir(store):
+            yield store
+
+
+def store_name(archive: Path) -> str:
+    """Return the name of a store, which is that of its folder, too."""
+    return archive.name.removesuffix(".tar.xz")
+
+
+def read_store(archive: Path) -> Block:
+    """Read a store from a copy of its archive."""
+    name = store_name(archive)
+    with unpacked(archive) as store:
+        client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+        runs = read_runs(experiment=names.EXPERIMENT, client=client)
+        ids = list(runs["campaign"].unique())
+        planned = [client.get_run(parent).data.tags[names.TAG_RUNS_PLANNED] for parent in ids]
+        experiments = [known.experiment_id for known in client.search_experiments()]
+        found = {run.info.run_id: run for run in search_all(client, experiments, "")}
+        stored = {run_id: found[run_id] for run_id in runs["run_id"]}
+        windows = _windows(name, runs, client)
     return Block(
         name=name,
         planned=sum(map(int, planned)),
