@@ -333,6 +333,17 @@ def test_host_and_board(campaign: LawCampaign, found: dict[str, answers.Answer])
     assert faster[0].estimate > 0.5 > 0.1 > faster[-1].estimate
 
 
+def test_a_limit_beyond_the_batches_that_were_run_is_called_an_extension(
+    found: dict[str, answers.Answer],
+) -> None:
+    question, said = "Where is the host the limit?", "the law is extended beyond batch 128, the "
+    assert said not in str(found[question])
+    slow = simulated(LawCampaign(seed=1, noise=0.02, law=LAW | {"step: a": 100 * LAW["step: a"]}))
+    answer = answers.answers("pixels-224", slow)[question]
+    assert min(figure.estimate for figure in answer.figures) > 128
+    assert said in str(answer)
+
+
 def test_the_best_configuration_is_one_that_was_run(
     block: reading.Block, campaign: LawCampaign, found: dict[str, answers.Answer]
 ) -> None:

@@ -154,7 +154,7 @@ def _column_widths(block: Table) -> tuple[float, ...]:
     lengths = []
     for index, column in enumerate(block.columns):
         cells = [len(row[index]) for row in block.rows]
-        lengths.append(min(40, max([6, len(column.name) * 0.8, *cells])))
+        lengths.append(min(46, max([6, len(column.name) * 0.8, *cells])))
     return tuple(lengths)
 
 

@@ -92,12 +92,14 @@ def _subtitle(findings: Findings) -> str:
     epochs = " or ".join(f"{value:g}" for value in sorted(runs["epochs"].dropna().unique()))
     machines = dict.fromkeys(evidence.machine(tags) for tags in findings.hardware.values())
     source = SOURCE_TEXT.get(findings.source, "of unknown source")
+    pixels = " or ".join(f"{value:g}" for value in sorted(runs["image_size"].dropna().unique()))
     screened = (
         ", of which a screening measures some steps and one validation" if findings.screened else ""
     )
     return (
         f"{values('model', 'A model that was not recorded')} on "
-        f"{values('dataset', 'data that were not recorded')}, "
+        f"{values('dataset', 'data that were not recorded')}"
+        f"{pixels and f' at {pixels} pixels'}, "
         f"{epochs or 'an unknown number of'} epochs{screened}. "
         f"{count(len(runs), 'run')}, {finished:,} finished, "
         f"on {' and '.join(machines)}. Energies: {source}."

@@ -261,8 +261,12 @@ def _crossover(block: Block) -> Answer:
         levels = {"precision": precision, "internal": internal}
         if precision == law.reference["precision"] and internal != QAT:
             figures.append(figure(_text(levels), ends, "images", _needed(block, levels)))
+    largest = max(int(size["batch_size"]) for size in _batches(block)[1])
+    beyond = f" (the law is extended beyond batch {largest}, the largest that was run)"
+    extended = beyond if any(of.estimate > largest for of in figures) else ""
     return Answer(
-        "Launching a step takes longer than computing it at batches below this, with", figures
+        f"Launching a step takes longer than computing it at batches below this{extended}, with",
+        figures,
     )
 
 
